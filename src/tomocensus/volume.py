@@ -1,0 +1,84 @@
+"""The one volume type that goes through the whole library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3D image with its physical scale and place.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        Voxels, shape ``(nz, ny, nx)``; may be a read-only memory map.
+    voxel_size : float
+        Edge of the (cubic) voxel in Å.
+    origin : tuple of float
+        ``(x, y, z)`` of the MRC header's ``origin``, Å.
+    nstart : tuple of int
+        ``(x, y, z)`` of the MRC header's ``nxstart, nystart, nzstart``, voxels.
+    """
+
+    data: np.ndarray
+    voxel_size: float
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    nstart: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape ``(nz, ny, nx)`` in voxels."""
+        return self.data.shape
+
+    @property
+    def offset(self) -> tuple[float, float, float]:
+        """Position ``(x, y, z)`` in Å of the centre of voxel (0, 0, 0)."""
+        return corner_offset(self.origin, self.nstart, self.voxel_size)
+
+    def with_data(self, data: np.ndarray) -> Volume:
+        """Return the same place and scale with other voxels of the same shape."""
+        if data.shape != self.data.shape:
+            raise ValueError(f"shape {data.shape} differs from the volume's {self.data.shape}")
+        return replace(self, data=data)
+
+
+def corner_offset(
+    origin: tuple[float, float, float], nstart: tuple[int, int, int], voxel_size: float
+) -> tuple[float, float, float]:
+    """Return the position ``(x, y, z)`` in Å of voxel (0, 0, 0) from an MRC header's fields.
+
+    MRC has two ways to place a volume. As in ChimeraX, ``origin`` counts where it is not zero,
+    ``nstart`` times the voxel size otherwise.
+
+    Parameters
+    ----------
+    origin : tuple of float
+        ``(x, y, z)`` in Å.
+    nstart : tuple of int
+        ``(x, y, z)`` in voxels.
+    voxel_size : float
+        Å.
+    """
+    if any(origin):
+        return tuple(float(value) for value in origin)
+    return tuple(float(value) * voxel_size for value in nstart)
+
+
+def voxel_to_angstrom(
+    points: np.ndarray, voxel_size: float, offset: tuple[float, float, float]
+) -> np.ndarray:
+    """Convert 0-based voxel indices ``(n, 3)`` in x, y, z order to Å.
+
+    A voxel's index is the place of its centre: ``angstrom = index * voxel_size + offset``.
+    """
+    return np.asarray(points, dtype=float) * voxel_size + np.asarray(offset)
+
+
+def angstrom_to_voxel(
+    points: np.ndarray, voxel_size: float, offset: tuple[float, float, float]
+) -> np.ndarray:
+    """Convert positions in Å ``(n, 3)``, x, y, z order, to (fractional) 0-based voxel indices."""
+    return (np.asarray(points, dtype=float) - np.asarray(offset)) / voxel_size
