@@ -1,0 +1,42 @@
+"""Probability map to labelmap: one number for each object."""
+
+
+def cluster_maps(wildcards):
+    """The maps to cluster: from the segmenter, or another program's; none where labels are given."""
+    sample = SAMPLES[wildcards.tomogram]
+    if sample.labels:
+        return []
+    if sample.probability:
+        return [ancient(sample.probability)]
+    return expand("results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS)
+
+
+rule cluster:
+    """REQUIRED INPUT: probability and further maps, or a labelmap. OUTPUT: labels, clusters.csv."""
+    input:
+        maps=cluster_maps,
+        given=lambda wildcards: sample_files(wildcards, "labels"),
+        inspected="results/{tomogram}/input.json",
+        mask=lambda wildcards: sample_files(wildcards, "mask"),
+    output:
+        labels="results/{tomogram}/labels.mrc",
+        table="results/{tomogram}/clusters.csv",
+        record="results/{tomogram}/cluster.json",
+    log:
+        "logs/cluster/{tomogram}.log",
+    conda:
+        "../../envs/cluster.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory(1000, 4),
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        script=script("cluster"),
+        settings=section("cluster"),
+        content=lambda wildcards: contents(wildcards, "probability", "labels", "mask"),
+        code=code("cluster"),
+    shell:
+        "python {params.script:q} --maps {input.maps:q} --given {input.given:q}"
+        " --inspected {input.inspected:q} --mask {input.mask:q} --settings {params.settings:q}"
+        " --threads {threads} --labels {output.labels:q} --table {output.table:q}"
+        " --record {output.record:q} --log {log:q}"

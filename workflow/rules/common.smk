@@ -1,0 +1,162 @@
+"""What all rules share: configuration, sample sheet, models, and what makes a result stale."""
+
+import json
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+# Without conda the stages run in the environment that Snakemake runs in; an activated conda
+# environment puts itself before it.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+from snakemake.exceptions import WorkflowError
+
+from tomocensus.errors import InputError
+from tomocensus.models import file_sha256, read_card
+from tomocensus.provenance import code_hash, fingerprint
+from tomocensus.samples import load_config, read_samples
+
+SCRIPTS = ROOT / "workflow" / "scripts"
+
+
+try:
+    config = load_config(config, "configuration")
+    SAMPLES = read_samples(config["tomograms"])
+except InputError as error:
+    raise WorkflowError(str(error))
+
+
+wildcard_constraints:
+    tomogram="|".join(sorted(SAMPLES)),
+
+
+def script(stage):
+    """Path of the script of a stage."""
+    return str(SCRIPTS / f"{stage}.py")
+
+
+def code(stage):
+    """Hash of a stage's script and of all project code that it imports; comments do not count."""
+    return code_hash(SCRIPTS / f"{stage}.py")
+
+
+@cache
+def content(path):
+    """Hash of what a file holds: a file replaced by an older one is noticed, a touch is not."""
+    return fingerprint(path)
+
+
+def contents(wildcards, *columns):
+    """Content hashes of the files that the given columns of a sample name."""
+    sample = SAMPLES[wildcards.tomogram]
+    paths = [getattr(sample, column) for column in columns]
+    return [content(path) for path in paths if path]
+
+
+def sample_files(wildcards, *columns):
+    """Files that the given columns of a sample name, where they do."""
+    sample = SAMPLES[wildcards.tomogram]
+    paths = [getattr(sample, column) for column in columns]
+    return [ancient(path) for path in paths if path]
+
+
+def model_folder(kind):
+    """Folder of the segmenter, encoder or classifier: configured, trained here, or shipped.
+
+    None where there is no such model yet.
+    """
+    section = {"segmenter": "segment", "encoder": "embed", "classifier": "classify"}[kind]
+    chosen = config[section]["model"]
+    if chosen != "auto":
+        return chosen
+    for folder in (Path("models") / kind, ROOT / "models" / f"base-{kind}"):
+        if (folder / "model.json").is_file():
+            return str(folder)
+    return None
+
+
+HELP = {
+    "segmenter": "annotate some slices, name them in the sample sheet's column 'annotation' and "
+    "run: snakemake train_segmenter",
+    "encoder": "restore models/base-encoder",
+    "classifier": "name examples in the file that 'examples:' names and run: "
+    "snakemake train_classifier",
+}
+
+
+def model(kind):
+    """Folder of a model; a clear error where there is none."""
+    folder = model_folder(kind)
+    if folder is None:
+        raise WorkflowError(f"There is no {kind} yet: {HELP[kind]}")
+    return folder
+
+
+@cache
+def model_hash(kind):
+    """SHA-256 of a model's weights and card, so that any swap makes its results stale."""
+    folder = Path(model(kind))
+    try:
+        read_card(folder, kind)
+    except InputError as error:
+        raise WorkflowError(str(error))
+    return [file_sha256(folder / name) for name in ("model.safetensors", "model.json")]
+
+
+def heads():
+    """Names of the maps that the segmenter writes; the first is the probability map."""
+    folder = model_folder("segmenter")
+    if folder is None:
+        return ["probability"]
+    try:
+        return read_card(folder, "segmenter")["heads"]
+    except InputError as error:
+        raise WorkflowError(str(error))
+
+
+HEADS = heads()
+
+
+def megabytes(wildcards):
+    """Size of the tomogram as float32 in MiB, from the size of its file (packed ones are larger)."""
+    path = Path(SAMPLES[wildcards.tomogram].path)
+    if path.is_dir():
+        size = sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+    else:
+        size = path.stat().st_size if path.exists() else 0
+    return max(64, 4 * size // 2**20)
+
+
+def memory(base, factor):
+    """Memory in MiB as a function of the volume's size and of the attempt."""
+    return lambda wildcards, attempt: int(attempt * (base + factor * megabytes(wildcards)))
+
+
+def section(name, *without):
+    """A section of the configuration as JSON, keys sorted, some keys left out."""
+    values = {key: value for key, value in config[name].items() if key not in without}
+    return json.dumps(values, sort_keys=True)
+
+
+def with_column(column):
+    """Names of the tomograms whose row fills a column."""
+    return [name for name, sample in SAMPLES.items() if getattr(sample, column)]
+
+
+def tell_results():
+    """Say what was made and where."""
+    made = {
+        "report": "results/report.html",
+        "instance tables": "results/census.csv",
+        "counts": "results/counts.csv",
+        "scores": "results/evaluation.csv",
+        "segmenter": "models/segmenter/model.json",
+        "classifier": "models/classifier/model.json",
+    }
+    lines = [
+        f"  {what + ':':17}{Path(path).resolve()}" for what, path in made.items() if Path(path).exists()
+    ]
+    print("TomoCensus finished. What there is:", *lines, sep="\n", file=sys.stderr)

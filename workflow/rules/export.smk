@@ -1,0 +1,32 @@
+"""The instances in the formats of other programs."""
+
+
+rule export_tomogram:
+    """REQUIRED INPUT: instance table, input.json. OUTPUT: STAR, IMOD points, picks."""
+    input:
+        instances="results/{tomogram}/instances.csv",
+        inspected="results/{tomogram}/input.json",
+    output:
+        star="results/{tomogram}/export/instances.star",
+        points="results/{tomogram}/export/instances.txt",
+        picks="results/{tomogram}/export/instances.ndjson",
+    log:
+        "logs/export/{tomogram}.log",
+    conda:
+        "../../envs/measure.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        script=script("export"),
+        code=code("export"),
+    shell:
+        "python {params.script:q} --instances {input.instances:q} --inspected {input.inspected:q}"
+        " --star {output.star:q} --points {output.points:q} --picks {output.picks:q} --log {log:q}"
+
+
+rule export:
+    """All exports of all tomograms."""
+    input:
+        expand("results/{tomogram}/export/instances.star", tomogram=SAMPLES),

@@ -1,0 +1,112 @@
+"""Labelmap and classes to the instance table, and all instance tables to the census."""
+
+
+rule measure:
+    """REQUIRED INPUT: labels, clusters, classes. OUTPUT: the instance table."""
+    input:
+        labels="results/{tomogram}/labels.mrc",
+        clusters="results/{tomogram}/clusters.csv",
+        classes="results/{tomogram}/classes.csv",
+        inspected="results/{tomogram}/input.json",
+    output:
+        instances="results/{tomogram}/instances.csv",
+        record="results/{tomogram}/measure.json",
+    log:
+        "logs/measure/{tomogram}.log",
+    conda:
+        "../../envs/measure.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000, 3),
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        script=script("measure"),
+        settings=section("measure"),
+        code=code("measure"),
+    shell:
+        "python {params.script:q} --labels {input.labels:q} --clusters {input.clusters:q}"
+        " --classes {input.classes:q} --inspected {input.inspected:q}"
+        " --settings {params.settings:q} --instances {output.instances:q}"
+        " --record {output.record:q} --log {log:q}"
+
+
+rule census:
+    """REQUIRED INPUT: all instance tables. OUTPUT: one table of all, counts and densities."""
+    input:
+        instances=expand("results/{tomogram}/instances.csv", tomogram=SAMPLES),
+        inspected=expand("results/{tomogram}/input.json", tomogram=SAMPLES),
+    output:
+        csv=report(
+            "results/census.csv",
+            caption="../report/census.rst",
+            category="Census",
+            labels={"table": "instances"},
+        ),
+        parquet="results/census.parquet",
+        counts=report(
+            "results/counts.csv",
+            caption="../report/counts.rst",
+            category="Census",
+            labels={"table": "counts"},
+        ),
+    log:
+        "logs/census.log",
+    conda:
+        "../../envs/census.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        script=script("census"),
+        sheet=config["tomograms"],
+        tomograms=sorted(SAMPLES),
+        code=code("census"),
+    shell:
+        "python {params.script:q} --sheet {params.sheet:q} --csv {output.csv:q}"
+        " --parquet {output.parquet:q} --counts {output.counts:q} --log {log:q}"
+
+
+def truth_files(wildcards):
+    """Results and truth of the tomograms that have a ground truth."""
+    names = with_column("ground_truth")
+    files = ["labels.mrc", "classes.csv", "input.json"]
+    paths = expand("results/{tomogram}/{file}", tomogram=names, file=files)
+    maps = [f"results/{name}/probability.mrc" for name in names if from_segmenter(name)]
+    return paths + maps
+
+
+def from_segmenter(name):
+    """Whether the probability map of a tomogram is made here."""
+    return not (SAMPLES[name].probability or SAMPLES[name].labels)
+
+
+rule evaluate:
+    """REQUIRED INPUT: results and ground truth where there is one. OUTPUT: scores."""
+    input:
+        truth_files,
+    output:
+        "results/evaluation.csv",
+    log:
+        "logs/evaluate.log",
+    conda:
+        "../../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        script=script("evaluate"),
+        sheet=config["tomograms"],
+        examples=config["examples"],
+        example_content=content(config["examples"]),
+        truth=[
+            content(getattr(SAMPLES[name], column))
+            for name in with_column("ground_truth")
+            for column in ("ground_truth", "ground_truth_classes", "annotation")
+            if getattr(SAMPLES[name], column)
+        ],
+        code=code("evaluate"),
+    shell:
+        "python {params.script:q} --sheet {params.sheet:q} --examples {params.examples:q}"
+        " --output {output:q} --log {log:q}"

@@ -1,0 +1,34 @@
+"""Tomogram to probability map."""
+
+
+rule segment:
+    """REQUIRED INPUT: tomogram, input.json, segmenter. OUTPUT: one map for each of its heads."""
+    input:
+        tomogram=lambda wildcards: sample_files(wildcards, "path"),
+        inspected="results/{tomogram}/input.json",
+        mask=lambda wildcards: sample_files(wildcards, "mask"),
+    output:
+        maps=expand("results/{{tomogram}}/{head}.mrc", head=HEADS),
+        record="results/{tomogram}/segment.json",
+    log:
+        "logs/segment/{tomogram}.log",
+    benchmark:
+        "logs/segment/{tomogram}.benchmark.tsv"
+    conda:
+        "../../envs/segment.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=memory(3000, 2),
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        script=script("segment"),
+        model=lambda wildcards: model("segmenter"),
+        model_hash=lambda wildcards: model_hash("segmenter"),
+        settings=section("segment", "model"),
+        content=lambda wildcards: contents(wildcards, "path", "mask"),
+        code=code("segment"),
+    shell:
+        "python {params.script:q} --tomogram {input.tomogram:q} --inspected {input.inspected:q}"
+        " --mask {input.mask:q} --model {params.model:q} --settings {params.settings:q}"
+        " --threads {threads} --maps {output.maps:q} --record {output.record:q} --log {log:q}"

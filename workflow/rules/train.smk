@@ -1,0 +1,77 @@
+"""Training: asked for by name, never upstream of what uses the model."""
+
+
+def example_tomograms():
+    """Names of the tomograms in the examples file that the sample sheet knows."""
+    path = Path(config["examples"])
+    if not path.is_file():
+        return []
+    from tomocensus.classify.examples import read_examples
+
+    try:
+        named = set(read_examples(path)["tomogram"])
+    except InputError as error:
+        raise WorkflowError(str(error))
+    return sorted(named & set(SAMPLES))
+
+
+rule train_segmenter:
+    """REQUIRED INPUT: annotated tomograms. OUTPUT: models/segmenter."""
+    input:
+        tomograms=[ancient(SAMPLES[name].path) for name in with_column("annotation")],
+        annotations=[ancient(SAMPLES[name].annotation) for name in with_column("annotation")],
+        inspected=expand("results/{name}/input.json", name=with_column("annotation")),
+    output:
+        card=update("models/segmenter/model.json"),
+        weights=update("models/segmenter/model.safetensors"),
+    log:
+        "logs/train_segmenter.log",
+    conda:
+        "../../envs/segment.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        script=script("train_segmenter"),
+        sheet=config["tomograms"],
+        settings=section("train_segmenter"),
+        content=[
+            content(getattr(SAMPLES[name], column))
+            for name in with_column("annotation")
+            for column in ("path", "annotation")
+        ],
+        code=code("train_segmenter"),
+    shell:
+        "python {params.script:q} --sheet {params.sheet:q} --settings {params.settings:q}"
+        " --threads {threads} --output models/segmenter --log {log:q}"
+
+
+rule train_classifier:
+    """REQUIRED INPUT: named examples, embeddings and labels. OUTPUT: models/classifier."""
+    input:
+        embeddings=expand("results/{name}/embeddings.npz", name=example_tomograms()),
+        labels=expand("results/{name}/labels.mrc", name=example_tomograms()),
+    output:
+        card=update("models/classifier/model.json"),
+        weights=update("models/classifier/model.safetensors"),
+    log:
+        "logs/train_classifier.log",
+    conda:
+        "../../envs/classify.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 20 * attempt,
+    params:
+        script=script("train_classifier"),
+        sheet=config["tomograms"],
+        examples=config["examples"],
+        content=content(config["examples"]),
+        settings=section("train_classifier"),
+        encoder=lambda wildcards: model_hash("encoder"),
+        code=code("train_classifier"),
+    shell:
+        "python {params.script:q} --sheet {params.sheet:q} --examples {params.examples:q}"
+        " --settings {params.settings:q} --output models/classifier --log {log:q}"
