@@ -18,11 +18,11 @@ rule inspect:
         mem_mb=memory(1000, 1),
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        script=script("inspect"),
+        script=script("inspect_input"),
         row=lambda wildcards: SAMPLES[wildcards.tomogram].to_json(),
         content=lambda wildcards: contents(
             wildcards, "path", "annotation", "mask", "probability", "labels", "ground_truth"
         ),
-        code=code("inspect"),
+        code=code("inspect_input"),
     shell:
         "python {params.script:q} --row {params.row:q} --output {output:q} --log {log:q}"

@@ -1,0 +1,33 @@
+"""Join the instance tables of all tomograms; count by tomogram, class and group."""
+
+import _stage
+
+import pandas as pd
+
+from tomocensus.atomic import atomic_path, write_table
+from tomocensus.census import census
+from tomocensus.provenance import read_json
+from tomocensus.samples import read_samples
+
+
+def main(arguments):
+    """Join, count and write."""
+    names = sorted(read_samples(arguments.sheet))
+    text = {"tomogram": str, "group": str, "class": str, "contacts": str}
+    tables = [
+        pd.read_csv(f"results/{name}/instances.csv", dtype=text, keep_default_na=False, na_values=[""])
+        for name in names
+    ]
+    instances, counts = census(tables, [read_json(f"results/{name}/input.json") for name in names])
+    write_table(arguments.csv, instances)
+    write_table(arguments.counts, counts)
+    with atomic_path(arguments.parquet) as temporary:
+        instances.to_parquet(temporary, index=False)
+
+
+options = _stage.parser(__doc__)
+options.add_argument("--sheet", required=True)
+options.add_argument("--csv", required=True)
+options.add_argument("--parquet", required=True)
+options.add_argument("--counts", required=True)
+_stage.run(options, main)

@@ -1,0 +1,55 @@
+"""Measure every instance of one tomogram: place, size, shape, neighbours."""
+
+import json
+
+import _stage
+
+_stage.limit_threads(1)
+
+import numpy as np
+import pandas as pd
+
+from tomocensus.atomic import write_table
+from tomocensus.io import read_volume
+from tomocensus.measure import measure
+from tomocensus.provenance import write_provenance
+from tomocensus.volume import corner_offset
+
+
+def main(arguments):
+    """Measure and write instances.csv."""
+    facts = _stage.inspected(arguments.inspected)
+    settings = json.loads(arguments.settings)
+    table = measure(
+        np.asarray(read_volume(arguments.labels).data).astype(np.int32),
+        facts["voxel_size"],
+        corner_offset(tuple(facts["origin"]), tuple(facts["nstart"]), facts["voxel_size"]),
+        pd.read_csv(arguments.clusters),
+        pd.read_csv(arguments.classes, keep_default_na=False),
+        tomogram=facts["tomogram"],
+        group=facts.get("group", ""),
+        contact_distance=settings["contact_distance"],
+    )
+    write_table(arguments.instances, table)
+    write_provenance(
+        arguments.record,
+        "measure",
+        __file__,
+        {
+            "labels": arguments.labels,
+            "clusters": arguments.clusters,
+            "classes": arguments.classes,
+        },
+        settings,
+    )
+
+
+options = _stage.parser(__doc__)
+options.add_argument("--labels", required=True)
+options.add_argument("--clusters", required=True)
+options.add_argument("--classes", required=True)
+options.add_argument("--inspected", required=True, help="input.json")
+options.add_argument("--settings", required=True, help="section 'measure' as JSON")
+options.add_argument("--instances", required=True)
+options.add_argument("--record", required=True)
+_stage.run(options, main)

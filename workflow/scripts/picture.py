@@ -1,0 +1,37 @@
+"""Draw slices of one tomogram with map, instances and classes for the report."""
+
+import json
+
+import _stage
+
+import numpy as np
+import pandas as pd
+
+from tomocensus.atomic import write_text
+from tomocensus.io import read_volume
+from tomocensus.report import picture
+
+
+def main(arguments):
+    """Draw and write pictures.json."""
+    facts = _stage.inspected(arguments.inspected)
+    probability = read_volume(arguments.probability).data if arguments.probability else None
+    drawn = picture(
+        _stage.open_tomogram(arguments.tomogram, facts),
+        probability,
+        np.asarray(read_volume(arguments.labels).data).astype(np.int32),
+        pd.read_csv(arguments.instances, keep_default_na=False),
+        slices=arguments.slices,
+    )
+    write_text(arguments.output, json.dumps(drawn, sort_keys=True))
+
+
+options = _stage.parser(__doc__)
+options.add_argument("--tomogram", required=True)
+options.add_argument("--inspected", required=True, help="input.json")
+_stage.optional(options, "--probability")
+options.add_argument("--labels", required=True)
+options.add_argument("--instances", required=True)
+options.add_argument("--slices", type=int, default=15)
+options.add_argument("--output", required=True)
+_stage.run(options, main)

@@ -1,0 +1,57 @@
+"""Put pictures, tables, scores, warnings and provenance of a data set into one HTML file."""
+
+import json
+from pathlib import Path
+
+import _stage
+
+import pandas as pd
+
+from tomocensus.atomic import write_text
+from tomocensus.models import read_card
+from tomocensus.provenance import read_json, versions
+from tomocensus.report import build_report
+from tomocensus.samples import read_samples
+
+STAGES = ("segment", "cluster", "embed", "classify", "measure")
+PACKAGES = ("tomocensus", "snakemake", "torch", "numpy", "scipy", "scikit-image", "mrcfile")
+
+
+def records(names):
+    """Read the stages' records of every tomogram."""
+    found = {}
+    for name in names:
+        paths = {stage: Path("results", name, f"{stage}.json") for stage in STAGES}
+        found[name] = {stage: read_json(path) for stage, path in paths.items() if path.is_file()}
+    return found
+
+
+def main(arguments):
+    """Build and write the report."""
+    names = sorted(read_samples(arguments.sheet))
+    instances = pd.read_csv("results/census.csv", keep_default_na=False, na_values=[""])
+    evaluation = pd.read_csv("results/evaluation.csv", keep_default_na=False)
+    html = build_report(
+        pictures={name: read_json(f"results/{name}/pictures.json") for name in names},
+        instances=instances,
+        counts=pd.read_csv("results/counts.csv", keep_default_na=False),
+        evaluation=evaluation if len(evaluation) else None,
+        inputs={name: read_json(f"results/{name}/input.json") for name in names},
+        provenance={
+            "versions": versions(PACKAGES),
+            "parameters": json.loads(arguments.settings),
+            "records": records(names),
+        },
+        models={kind: read_card(path) for kind, path in json.loads(arguments.models).items()},
+        title=arguments.title,
+    )
+    write_text(arguments.output, html)
+
+
+options = _stage.parser(__doc__)
+options.add_argument("--sheet", required=True)
+options.add_argument("--models", required=True, help="folder of each model as JSON")
+options.add_argument("--title", default="TomoCensus")
+options.add_argument("--settings", required=True, help="the configuration as JSON")
+options.add_argument("--output", required=True)
+_stage.run(options, main)
