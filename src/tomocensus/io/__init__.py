@@ -1,1 +1,111 @@
-"""To be filled."""
+"""Volume files: the only code that knows file formats.
+
+MRC (also gz and bz2 packed), TIFF stacks and OME-Zarr are read; MRC is written.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from tomocensus.errors import InputError
+from tomocensus.io import mrc, tiff, zarr
+from tomocensus.io.header import Header
+from tomocensus.io.mrc import open_mrc_writer, write_labels, write_mrc
+from tomocensus.volume import Volume
+
+__all__ = [
+    "Header",
+    "open_array",
+    "open_mrc_writer",
+    "read_header",
+    "read_volume",
+    "write_labels",
+    "write_mrc",
+]
+
+_TIFF = (".tif", ".tiff", ".btf", ".tf8")
+_MRC = (".mrc", ".rec", ".map", ".st", ".mrcs", ".ccp4", ".ali", ".preali")
+
+
+def read_header(path: str | os.PathLike, voxel_size: float | None = None) -> Header:
+    """Read what a file states about its volume, without its voxels.
+
+    Parameters
+    ----------
+    path : path-like
+        MRC, TIFF or OME-Zarr.
+    voxel_size : float, optional
+        Å; counts instead of the header's. In an OME-Zarr with several levels it chooses the level.
+
+    Raises
+    ------
+    InputError
+        Where there is no such file, or it is truncated or not a volume.
+    """
+    return _module(path).read_header(Path(path), voxel_size)
+
+
+def open_array(path: str | os.PathLike, voxel_size: float | None = None):
+    """Open the voxels for slicing without reading them all, where the format allows.
+
+    Returns
+    -------
+    array-like
+        Shape ``(nz, ny, nx)``; a memory map, an array in memory, or a lazy Zarr view. Slices of it
+        become arrays with ``numpy.asarray``.
+
+    Raises
+    ------
+    InputError
+        As `read_header`.
+    """
+    return _module(path).open_array(Path(path), voxel_size)
+
+
+def read_volume(path: str | os.PathLike, voxel_size: float | None = None) -> Volume:
+    """Read a volume; memory-mapped (read-only) where the format allows.
+
+    Parameters
+    ----------
+    path : path-like
+        MRC, TIFF or OME-Zarr.
+    voxel_size : float, optional
+        Å; counts instead of the header's. In an OME-Zarr with several levels it chooses the level.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read, or neither it nor the caller states a voxel size.
+    """
+    header = read_header(path, voxel_size)
+    if header.voxel_size is None:
+        raise InputError(
+            f"{path}: the file states no voxel size. Give it in Å in the sample sheet's column "
+            "'voxel_size'."
+        )
+    data = open_array(path, voxel_size)
+    if not isinstance(data, np.ndarray):
+        data = np.asarray(data)
+    return Volume(data, header.voxel_size, header.origin, header.nstart)
+
+
+def _module(path: str | os.PathLike) -> ModuleType:
+    """Return the module that knows the file's format."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file. Check the path and the working directory.")
+    if path.is_dir():
+        return zarr
+    name = path.name.lower().removesuffix(".gz").removesuffix(".bz2")
+    if name.endswith(_TIFF):
+        return tiff
+    if name.endswith(_MRC):
+        return mrc
+    raise InputError(
+        f"{path}: unknown kind of file. Known are MRC ({', '.join(_MRC)}; also .gz and .bz2), "
+        f"TIFF ({', '.join(_TIFF)}) and OME-Zarr folders."
+    )

@@ -1,0 +1,144 @@
+"""OME-Zarr (0.4 on Zarr v2, 0.5 on Zarr v3) and plain Zarr arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from tomocensus.errors import InputError
+from tomocensus.io.header import ANGSTROM, Header, override, usable_voxel_size
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One resolution: the array, its voxel size and its translation ``(x, y, z)`` in Å."""
+
+    array: zarr.Array
+    sizes: tuple[float | None, float | None, float | None]
+    translation: tuple[float, float, float]
+
+
+class _View:
+    """The last three axes of a Zarr array, sliced lazily."""
+
+    def __init__(self, array: zarr.Array) -> None:
+        self._array = array
+        self._lead = (0,) * (array.ndim - 3)
+        self.shape = array.shape[-3:]
+        self.dtype = array.dtype
+        self.ndim = 3
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key) -> np.ndarray:
+        key = key if isinstance(key, tuple) else (key,)
+        return np.asarray(self._array[self._lead + key])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        data = self[:, :, :]
+        return data.astype(dtype) if dtype is not None else data
+
+
+def read_header(path: Path, voxel_size: float | None = None) -> Header:
+    """Read the metadata of the level that fits; see `tomocensus.io.read_header`."""
+    warnings: list[str] = []
+    levels = _levels(path, warnings)
+    level = _choose(levels, voxel_size)
+    header = Header(
+        shape=tuple(level.array.shape[-3:]),
+        dtype=level.array.dtype.newbyteorder("="),
+        voxel_size=usable_voxel_size(level.sizes, warnings),
+        origin=level.translation,
+        format="zarr",
+        warnings=warnings,
+    )
+    if len(levels) == 1 or header.voxel_size is None:
+        return override(header, voxel_size)
+    if voxel_size is not None and abs(header.voxel_size - voxel_size) > 0.01 * voxel_size:
+        warnings.append(
+            f"no level has the asked voxel size {voxel_size:g} Å; the nearest, "
+            f"{header.voxel_size:g} Å, is used"
+        )
+    return header
+
+
+def open_array(path: Path, voxel_size: float | None = None) -> _View:
+    """Return a lazy view, ZYX, of the level whose voxel size is nearest to the asked one."""
+    return _View(_choose(_levels(path, []), voxel_size).array)
+
+
+def _levels(path: Path, warnings: list[str]) -> list[_Level]:
+    """Return all resolutions, finest first as they are listed."""
+    try:
+        node = zarr.open(path, mode="r")
+        if isinstance(node, zarr.Array):
+            levels = [_Level(node, (None, None, None), (0.0, 0.0, 0.0))]
+        else:
+            levels = _multiscales(path, node, warnings)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a readable OME-Zarr image ({type(error).__name__}: {error}). Name the "
+            "folder that holds the image's .zattrs or zarr.json."
+        ) from error
+    for level in levels:
+        shape = level.array.shape
+        if len(shape) < 3 or any(size != 1 for size in shape[:-3]):
+            raise InputError(
+                f"{path}: has shape {shape}; one volume z, y, x is needed, without further "
+                "channels and time points."
+            )
+    return levels
+
+
+def _multiscales(path: Path, group: zarr.Group, warnings: list[str]) -> list[_Level]:
+    """Decode the first entry of ``multiscales``."""
+    attributes = group.attrs.asdict()
+    multiscales = attributes.get("ome", attributes).get("multiscales")
+    if not multiscales:
+        raise InputError(
+            f"{path}: a Zarr group without 'multiscales'. Name the folder of the image itself, "
+            "for example VOLUME.zarr/0 or the tomogram's own folder."
+        )
+    image = multiscales[0]
+    units = [
+        axis.get("unit") if isinstance(axis, dict) else None
+        for axis in image.get("axes", [{}] * 3)[-3:]
+    ]
+    if not all(units):
+        warnings.append("no unit of length is stated; Å is taken for the voxel size")
+    factors = [ANGSTROM.get((unit or "angstrom").lower()) for unit in units]
+    if None in factors:
+        raise InputError(f"{path}: unknown unit of length {units}. State nanometer or angstrom.")
+    whole = image.get("coordinateTransformations", [])
+    return [
+        _level(
+            group[dataset["path"]], [*dataset.get("coordinateTransformations", []), *whole], factors
+        )
+        for dataset in image["datasets"]
+    ]
+
+
+def _level(array: zarr.Array, transformations: list[dict], factors: list[float]) -> _Level:
+    """Combine a level's scales and translations, in their order, into Å."""
+    scale, translation, scaled = np.ones(3), np.zeros(3), False
+    for step in transformations:
+        if step["type"] == "scale":
+            values = np.array(step["scale"][-3:], dtype=float)
+            scale, translation, scaled = scale * values, translation * values, True
+        elif step["type"] == "translation":
+            translation = translation + np.array(step["translation"][-3:], dtype=float)
+    sizes = [float(f"{value:.7g}") for value in scale * factors]
+    place = tuple(float(f"{value:.7g}") for value in (translation * factors)[::-1])
+    return _Level(array, tuple(sizes[::-1]) if scaled else (None, None, None), place)
+
+
+def _choose(levels: list[_Level], voxel_size: float | None) -> _Level:
+    """Return the level nearest to a voxel size by ratio; the first where none is asked."""
+    known = [level for level in levels if level.sizes[0]]
+    if voxel_size is None or not known:
+        return levels[0]
+    return min(known, key=lambda level: abs(np.log(level.sizes[0] / voxel_size)))
