@@ -1,0 +1,25 @@
+"""Write the instances of one tomogram in the formats of other programs."""
+
+import _stage
+
+import pandas as pd
+
+from tomocensus.export import write_imod_points, write_picks, write_star
+
+
+def main(arguments):
+    """Read the instance table and write each format."""
+    facts = _stage.inspected(arguments.inspected)
+    table = pd.read_csv(arguments.instances, keep_default_na=False, na_values=[""])
+    write_star(arguments.star, table, facts)
+    write_imod_points(arguments.points, table, facts)
+    write_picks(arguments.picks, table, facts)
+
+
+options = _stage.parser(__doc__)
+options.add_argument("--instances", required=True)
+options.add_argument("--inspected", required=True, help="input.json")
+options.add_argument("--star", required=True)
+options.add_argument("--points", required=True)
+options.add_argument("--picks", required=True)
+_stage.run(options, main)
