@@ -6,6 +6,7 @@ MRC (also gz and bz2 packed), TIFF stacks and OME-Zarr are read; MRC is written.
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -75,22 +76,21 @@ def read_volume(path: str | os.PathLike, voxel_size: float | None = None) -> Vol
         MRC, TIFF or OME-Zarr.
     voxel_size : float, optional
         Å; counts instead of the header's. In an OME-Zarr with several levels it chooses the level.
+        Where neither the file nor the caller states one, 1 Å is taken and Python's `warnings`
+        say so: masks and annotations may come without. `inspect` refuses such tomograms.
 
     Raises
     ------
     InputError
-        Where the file cannot be read, or neither it nor the caller states a voxel size.
+        Where the file cannot be read.
     """
     header = read_header(path, voxel_size)
     if header.voxel_size is None:
-        raise InputError(
-            f"{path}: the file states no voxel size. Give it in Å in the sample sheet's column "
-            "'voxel_size'."
-        )
+        warnings.warn(f"{path}: no voxel size is stated, 1 Å is taken", stacklevel=2)
     data = open_array(path, voxel_size)
     if not isinstance(data, np.ndarray):
         data = np.asarray(data)
-    return Volume(data, header.voxel_size, header.origin, header.nstart)
+    return Volume(data, header.voxel_size or 1.0, header.origin, header.nstart)
 
 
 def _module(path: str | os.PathLike) -> ModuleType:

@@ -1,0 +1,273 @@
+"""What an input is and what is wrong with it, before any heavy job starts."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from tomocensus.errors import InputError
+from tomocensus.io import Header, open_array, read_header
+from tomocensus.samples import Sample, read_annotation, shape_fault
+
+_CHECK_ALL_VOXELS = 2**29
+_SAMPLED_SECTIONS = 32
+_LOW_CONFIDENCE = 0.5
+_SCALES = (30.0, 60.0, 100.0)
+_COARSE = 20.0
+
+
+def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
+    """Look at a tomogram and at all that its row names.
+
+    Headers are read in full. Statistics come from up to 32 sections; the search for voxels that
+    are no numbers goes through the whole volume up to 2^29 voxels, through these sections above.
+
+    Parameters
+    ----------
+    sample : Sample
+        A row of the sample sheet.
+    probability_scale : int or str, optional
+        What certain means in a given probability map (1, 100 or 255) where the row does not say;
+        told from the values where this is None or ``auto``.
+
+    Returns
+    -------
+    dict
+        The content of ``input.json``: ``tomogram``, ``path``, ``format``, ``group``, ``shape``
+        ([z, y, x]), ``voxel_size`` (Å), ``origin`` (Å) and ``nstart`` ([x, y, z]), ``dtype``,
+        ``polarity`` (dark or bright), ``polarity_source``, ``polarity_confidence`` (None where
+        stated), ``statistics``, ``warnings``, and the paths of ``mask``, ``annotation``,
+        ``probability``, ``labels``, ``ground_truth`` and ``ground_truth_classes`` with
+        ``probability_scale`` (None without a map).
+
+    Raises
+    ------
+    InputError
+        Where the run cannot go on.
+    """
+    header = read_header(sample.path, sample.voxel_size)
+    if header.voxel_size is None:
+        raise InputError(
+            f"{sample.path}: the header states no usable voxel size. Give it in Å in the sample "
+            f"sheet's column 'voxel_size' of '{sample.tomogram}'."
+        )
+    notes = [f"{sample.path}: {text}" for text in header.warnings]
+    if min(header.shape) < 8:
+        notes.append(f"{sample.path}: only {min(header.shape)} voxels thin; is this a tomogram?")
+    _check_companions(sample, header, notes)
+    data = open_array(sample.path, sample.voxel_size)
+    statistics = _statistics(sample.path, data)
+    polarity = _polarity(sample, data, header.voxel_size, notes)
+    return {
+        "tomogram": sample.tomogram,
+        "path": str(sample.path),
+        "format": header.format,
+        "group": sample.group,
+        "shape": list(header.shape),
+        "voxel_size": header.voxel_size,
+        "origin": list(header.origin),
+        "nstart": list(header.nstart),
+        "dtype": str(header.dtype),
+        **polarity,
+        "statistics": statistics,
+        "mask": sample.mask,
+        "annotation": sample.annotation,
+        "probability": sample.probability,
+        "probability_scale": _probability_scale(sample, probability_scale),
+        "labels": sample.labels,
+        "ground_truth": sample.ground_truth,
+        "ground_truth_classes": sample.ground_truth_classes,
+        "warnings": notes,
+    }
+
+
+def detect_polarity(data, voxel_size: float) -> tuple[str, float]:
+    """Tell whether protein and membranes are dark or bright.
+
+    Dense matter is compact and fills the smaller part of a tomogram, so it makes the longer tail
+    of the intensities. The skewness of band-passed intensities (differences of Gaussians of about
+    30, 60 and 100 Å) of a central box is averaged; its sign is the polarity.
+
+    Parameters
+    ----------
+    data : array-like
+        Shape ``(nz, ny, nx)``; only a central box of at most 48 x 512 x 512 voxels is read.
+    voxel_size : float
+        Å.
+
+    Returns
+    -------
+    polarity : str
+        ``dark`` or ``bright``.
+    confidence : float
+        0 (a guess) to 1; ``tanh(5 |skewness|)``, halved where the scales disagree.
+    """
+    box = tuple(
+        slice(max((size - limit) // 2, 0), max((size - limit) // 2, 0) + limit)
+        for size, limit in zip(data.shape, (48, 512, 512), strict=True)
+    )
+    coarse, step = _bin(np.asarray(data[box], dtype=np.float32), voxel_size)
+    skews = [_band_skewness(coarse, scale / step) for scale in _SCALES]
+    mean = float(np.mean(skews))
+    agree = all(value > 0 for value in skews) or all(value < 0 for value in skews)
+    confidence = float(np.tanh(5 * abs(mean))) * (1.0 if agree else 0.5)
+    return ("bright" if mean > 0 else "dark"), confidence
+
+
+def _bin(box: np.ndarray, voxel_size: float) -> tuple[np.ndarray, float]:
+    """Average to about 20 Å a voxel, clip outliers; return the box and its voxel size."""
+    factor = max(1, min(round(_COARSE / voxel_size), *box.shape))
+    sizes = [size // factor for size in box.shape]
+    box = box[tuple(slice(0, size * factor) for size in sizes)]
+    split = [part for size in sizes for part in (size, factor)]
+    box = box.reshape(split).mean(axis=(1, 3, 5))
+    low, high = np.percentile(box, [0.1, 99.9])
+    return np.clip(box, low, high), voxel_size * factor
+
+
+def _band_skewness(box: np.ndarray, width: float) -> float:
+    """Return the skewness of features about `width` voxels wide; 0 of a constant box."""
+    sigma = max(width / 2, 0.7)
+    band = ndimage.gaussian_filter(box, sigma) - ndimage.gaussian_filter(box, 4 * sigma)
+    band = (band - band.mean()).astype(np.float64)
+    deviation = band.std()
+    return float((band**3).mean() / deviation**3) if deviation > 0 else 0.0
+
+
+def _polarity(sample: Sample, data, voxel_size: float, notes: list[str]) -> dict:
+    """Resolve the polarity; note where the data speak against what is stated or say little."""
+    detected, confidence = detect_polarity(data, voxel_size)
+    if sample.polarity != "auto":
+        if detected != sample.polarity and confidence > 0.9:
+            notes.append(
+                f"{sample.path}: polarity '{sample.polarity}' is stated, the densities look "
+                f"{detected} (confidence {confidence:.2f}); check the column 'polarity'"
+            )
+        return {
+            "polarity": sample.polarity,
+            "polarity_source": "sample sheet",
+            "polarity_confidence": None,
+        }
+    if confidence < _LOW_CONFIDENCE:
+        notes.append(
+            f"{sample.path}: protein seems {detected}, with little confidence ({confidence:.2f}); "
+            "state dark or bright in the column 'polarity'"
+        )
+    return {
+        "polarity": detected,
+        "polarity_source": "detected",
+        "polarity_confidence": round(confidence, 3),
+    }
+
+
+def _sections(depth: int) -> list[int]:
+    """Return up to 32 section numbers spread over the depth."""
+    return sorted(
+        set(np.linspace(0, depth - 1, min(depth, _SAMPLED_SECTIONS)).astype(int).tolist())
+    )
+
+
+def _statistics(path: str, data) -> dict:
+    """Return mean, standard deviation and percentiles; raise for NaN and constant volumes."""
+    depth = data.shape[0]
+    sampled = _sections(depth)
+    if np.dtype(data.dtype).kind == "f":
+        whole = int(np.prod(data.shape)) <= _CHECK_ALL_VOXELS
+        broken = [z for z in (range(depth) if whole else sampled) if not _finite(data[z])]
+        if broken:
+            raise InputError(
+                f"{path}: holds voxels that are not finite numbers (first in section z = "
+                f"{broken[0]}, {len(broken)} sections). Reconstruct it again or replace them by "
+                "the mean."
+            )
+    values = np.stack([np.asarray(data[z], dtype=np.float32) for z in sampled])
+    if values.min() == values.max():
+        raise InputError(
+            f"{path}: constant, every voxel looked at is {values.flat[0]:g}. Check the "
+            "reconstruction."
+        )
+    marks = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)
+    found = np.percentile(values, marks)
+    return {
+        "mean": float(values.mean(dtype=np.float64)),
+        "std": float(values.std(dtype=np.float64)),
+        "percentiles": {f"{mark:g}": float(x) for mark, x in zip(marks, found, strict=True)},
+        "sections": len(sampled),
+    }
+
+
+def _finite(section) -> bool:
+    """Tell whether a section has only finite numbers."""
+    return bool(np.isfinite(np.asarray(section)).all())
+
+
+def _check_companions(sample: Sample, header: Header, notes: list[str]) -> None:
+    """Check the volumes that go with a tomogram."""
+    for what in ("mask", "annotation", "probability", "labels", "ground_truth"):
+        path = getattr(sample, what)
+        if path is None:
+            continue
+        name = what.replace("_", " ")
+        other = read_header(path)
+        if other.shape != header.shape:
+            raise InputError(shape_fault(path, name, other.shape, header.shape))
+        if other.voxel_size not in (None, 1.0):
+            ratio = other.voxel_size / header.voxel_size
+            if not 0.95 < ratio < 1.05:
+                notes.append(
+                    f"{path}: the {name}'s header states {other.voxel_size:g} Å a voxel, the "
+                    f"tomogram {header.voxel_size:g} Å; the tomogram's is used"
+                )
+        _check_values(path, what, header, notes)
+
+
+def _check_values(path: str, what: str, header: Header, notes: list[str]) -> None:
+    """Check what a mask, annotation or labelmap holds."""
+    if what == "annotation":
+        labels = read_annotation(path, header.shape)
+        if not (labels >= 0).any():
+            raise InputError(f"{path}: no voxel is labelled. Label some, objects and background.")
+        for missing, name in ((labels > 0, "object"), (labels == 0, "background")):
+            if not missing.any():
+                notes.append(f"{path}: no voxel is labelled as {name}; training needs both")
+        return
+    if what == "probability":
+        return
+    data = open_array(path)
+    found = False
+    for z in range(data.shape[0]):
+        section = np.asarray(data[z])
+        found = found or bool(section.any())
+        if what != "mask" and (section.min() < 0 or not np.array_equal(section, np.rint(section))):
+            raise InputError(
+                f"{path}: section z = {z} holds values that are no labels. Save whole numbers, 0 "
+                "for background and 1, 2, ... for the objects."
+            )
+    if not found and what == "mask":
+        raise InputError(f"{path}: the mask is empty. Give one that is not 0 where to look.")
+    if not found:
+        notes.append(f"{path}: holds no object")
+
+
+def _probability_scale(sample: Sample, default: int | str | None) -> int | None:
+    """Return what certain means in the given map; check that its values fit."""
+    path = sample.probability
+    if path is None:
+        return None
+    data = open_array(path)
+    low, high = np.inf, -np.inf
+    for z in range(data.shape[0]):
+        section = np.asarray(data[z])
+        if not _finite(section):
+            raise InputError(f"{path}: section z = {z} holds NaN. Replace it by 0.")
+        low, high = min(low, float(section.min())), max(high, float(section.max()))
+    scale = sample.probability_scale or (default if default != "auto" else None)
+    if scale is None:
+        scale = next((value for value in (1, 100, 255) if high <= value), None)
+    if scale is None or low < 0 or high > scale:
+        wanted = f"0 to {scale}" if scale else "0 to 1, 0 to 100 or 0 to 255"
+        raise InputError(
+            f"{path}: values from {low:g} to {high:g}; probabilities must lie within {wanted}. "
+            "Rescale the map or correct the column 'probability_scale'."
+        )
+    return int(scale)
