@@ -1,0 +1,114 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tomocensus.provenance import code_files, code_hash, fingerprint, read_json, write_provenance
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPTS = REPOSITORY / "workflow" / "scripts"
+
+
+@pytest.fixture
+def project(tmp_path):
+    package = tmp_path / "src" / "tomocensus"
+    (package / "stage").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text("def help():\n    return 1\n")
+    (package / "other.py").write_text("x = 1\n")
+    (package / "stage" / "__init__.py").write_text("from tomocensus.helper import help\n")
+    script = tmp_path / "scripts" / "run.py"
+    script.parent.mkdir()
+    script.write_text("def main():\n    from tomocensus import stage\n    return stage\n")
+    return tmp_path
+
+
+def hash_of(project):
+    code_hash.cache_clear()
+    return code_hash(project / "scripts" / "run.py", project / "src")
+
+
+def test_code_files_follow_imports_inside_functions_and_helpers(project):
+    names = {path.name for path in code_files(project / "scripts" / "run.py", project / "src")}
+    assert names == {"run.py", "__init__.py", "helper.py"}
+
+
+@pytest.mark.parametrize("file", ["scripts/run.py", "src/tomocensus/helper.py"])
+def test_code_hash_changes_with_an_edit_but_not_with_a_comment(project, file):
+    before = hash_of(project)
+    path = project / file
+    path.write_text('"""A docstring."""\n# a comment\n\n' + path.read_text())
+    assert hash_of(project) == before
+    path.write_text(path.read_text() + "\nextra = 2\n")
+    assert hash_of(project) != before
+
+
+def test_code_hash_ignores_modules_that_are_not_imported(project):
+    before = hash_of(project)
+    (project / "src" / "tomocensus" / "other.py").write_text("x = 2\n")
+    assert hash_of(project) == before
+
+
+def test_code_hash_does_not_depend_on_the_clone(project, tmp_path):
+    before = hash_of(project)
+    copy = tmp_path / "another clone"
+    shutil.copytree(project / "src", copy / "src")
+    shutil.copytree(project / "scripts", copy / "scripts")
+    assert hash_of(copy) == before
+
+
+def test_segment_script_depends_on_its_engine_and_not_on_others():
+    names = {str(path) for path in code_files(SCRIPTS / "segment.py")}
+    assert any("/segment/" in name for name in names)
+    assert any("/io/mrc" in name for name in names)
+    assert not any("/cluster/" in name or "/classify/" in name for name in names)
+
+
+def test_fingerprint_ignores_time_and_name_but_not_content(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"x" * 100)
+    second.write_bytes(b"x" * 100)
+    os.utime(first, (1, 1))
+    assert fingerprint(first) == fingerprint(second)
+    second.write_bytes(b"x" * 99 + b"y")
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_fingerprint_of_large_files_sees_length_ends_and_most_of_a_replacement(tmp_path):
+    path = tmp_path / "large"
+    size = 6 * 2**20
+    path.write_bytes(bytes(size))
+    before = fingerprint(path)
+    path.write_bytes(bytes(size - 1) + b"\1")
+    assert fingerprint(path) != before
+    path.write_bytes(bytes(size + 1))
+    assert fingerprint(path) != before
+
+
+def test_fingerprint_of_folders_and_missing_files(tmp_path):
+    folder = tmp_path / "x.zarr"
+    folder.mkdir()
+    (folder / "0").write_bytes(b"1")
+    before = fingerprint(folder)
+    (folder / "0").write_bytes(b"2")
+    assert fingerprint(folder) != before
+    assert fingerprint(tmp_path / "nothing") == "missing"
+
+
+def test_provenance_has_no_time_and_is_reproducible(tmp_path):
+    given = tmp_path / "input"
+    given.write_text("1")
+    for name in ("a.json", "b.json"):
+        write_provenance(
+            tmp_path / name,
+            "stage",
+            SCRIPTS / "measure.py",
+            {"input": given, "none": None},
+            {"p": 1},
+            {"model": "abc"},
+        )
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    record = read_json(tmp_path / "a.json")
+    assert record["inputs"]["input"]["fingerprint"] == fingerprint(given)
+    assert set(record["inputs"]) == {"input"}
