@@ -1,0 +1,280 @@
+"""Prediction: slice by slice through the tomogram, straight into the output files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tomocensus.errors import InputError
+from tomocensus.models import Model
+from tomocensus.progress import progress
+from tomocensus.segment.contrast import Slices, resize_slice
+from tomocensus.segment.network import UNet, choose_device, fold, from_card, halo, has_bfloat16
+from tomocensus.volume import Volume
+
+TILE = 1024
+MARGIN = 8
+
+
+def predict(
+    tomogram: Volume,
+    model: Model,
+    polarity: str = "dark",
+    device: str = "auto",
+    threads: int | None = None,
+    tta: bool = False,
+    mask: np.ndarray | None = None,
+    tile: int = TILE,
+    precision: str = "auto",
+) -> dict[str, np.ndarray]:
+    """Predict every head of a model in memory.
+
+    Parameters
+    ----------
+    tomogram : Volume
+        Density, shape ``(nz, ny, nx)``.
+    model : Model
+        Of kind ``segmenter``.
+    polarity : str
+        ``dark`` or ``bright``.
+    device, threads, tta, mask, tile, precision
+        As in :func:`predict_to_files`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        By head: int8, per cent, shape of the tomogram.
+    """
+    maps = {head: np.zeros(tomogram.shape, np.int8) for head in _heads(model)}
+    _run(tomogram, model, maps, None, polarity, device, threads, tta, mask, tile, precision)
+    return maps
+
+
+def predict_to_files(
+    tomogram: Volume,
+    model: Model,
+    outputs: dict[str, str | Path],
+    polarity: str = "dark",
+    device: str = "auto",
+    threads: int | None = None,
+    tta: bool = False,
+    mask: np.ndarray | None = None,
+    uncertainty: str | Path | None = None,
+    tile: int = TILE,
+    precision: str = "auto",
+) -> dict:
+    """Predict to MRC files (int8, per cent); memory does not grow with the number of slices.
+
+    Parameters
+    ----------
+    tomogram : Volume
+        Density; may be a memory map.
+    model : Model
+        Of kind ``segmenter``.
+    outputs : dict of str to path-like
+        File by head (``probability``, ``boundary``, ``membrane``). A head that the model lacks is
+        an error; heads not named are not written.
+    polarity : str
+        ``dark`` or ``bright``: how protein looks in the tomogram.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    threads : int, optional
+        CPU threads.
+    tta : bool
+        Average over four flips; four times slower.
+    mask : numpy.ndarray, optional
+        Same shape; the maps are 0 where it is 0, and slices without any are not predicted.
+    uncertainty : path-like, optional
+        Also write the entropy of ``probability``, per cent of a bit.
+    tile : int
+        Slices with a longer side are cut into tiles of this side.
+    precision : str
+        ``auto`` (bfloat16 where it is fast), ``bfloat16`` or ``float32``.
+
+    Returns
+    -------
+    dict
+        Facts: heads, device, precision, shape the network worked at, median and scale of contrast.
+
+    Raises
+    ------
+    InputError
+        Where a head is missing or a shape does not fit.
+    """
+    from tomocensus.io import open_mrc_writer
+
+    missing = sorted(set(outputs) - set(_heads(model)))
+    if missing:
+        raise InputError(
+            f"{model.path or 'model'}: has no head {missing}, only {_heads(model)}. "
+            "Train it with such annotation, or do without that map."
+        )
+    paths = dict(outputs)
+    with contextlib.ExitStack() as stack:
+
+        def writer(path: str | Path) -> np.ndarray:
+            opened = open_mrc_writer(
+                path,
+                tomogram.shape,
+                np.int8,
+                tomogram.voxel_size,
+                tomogram.origin,
+                tomogram.nstart,
+            )
+            return stack.enter_context(opened)
+
+        maps = {head: writer(path) for head, path in paths.items()}
+        entropy = None if uncertainty is None else writer(uncertainty)
+        return _run(
+            tomogram, model, maps, entropy, polarity, device, threads, tta, mask, tile, precision
+        )
+
+
+def _heads(model: Model) -> list[str]:
+    heads = model.card.get("heads")
+    if not heads:
+        raise InputError(f"{model.path or 'model'}: its card names no heads. Retrain the model.")
+    return list(heads)
+
+
+def _run(
+    tomogram, model, maps, entropy, polarity, device, threads, tta, mask, tile, precision
+) -> dict:
+    """Predict model slice by model slice and put what is ready on the tomogram's grid."""
+    if mask is not None and mask.shape != tomogram.shape:
+        raise InputError(
+            f"the mask has shape {mask.shape}, the tomogram {tomogram.shape}. Give one that fits."
+        )
+    predictor = Predictor(model, device, threads, tta, tile, precision)
+    source = Slices(tomogram, model.card["voxel_size"], polarity)
+    heads = _heads(model)
+    for z, image in _output_slices(predictor, source, tomogram.shape, mask):
+        if mask is not None:
+            image = image * (np.asarray(mask[z]) > 0)
+        for head, target in maps.items():
+            target[z] = np.rint(image[heads.index(head)] * 100).astype(np.int8)
+        if entropy is not None:
+            entropy[z] = np.rint(_entropy(image[heads.index("probability")]) * 100)
+    return {
+        "heads": list(maps),
+        "device": predictor.device.type,
+        "precision": str(predictor.dtype).removeprefix("torch."),
+        "model_shape": list(source.shape),
+        "model_voxel_size": model.card["voxel_size"],
+        "contrast_median": source.median,
+        "contrast_scale": abs(source.scale),
+        "polarity": polarity,
+        "test_time_augmentation": bool(tta),
+    }
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    """Return the binary entropy in bits."""
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+
+
+def _output_slices(predictor, source, shape, mask) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield ``(z, maps (heads, ny, nx) 0-1)`` on the tomogram's grid, in order of z.
+
+    Only the two model slices around the output slice are held.
+    """
+    factor = len(source) / shape[0]
+    held: dict[int, np.ndarray] = {}
+
+    def at(k: int) -> np.ndarray:
+        if k not in held:
+            for old in [old for old in held if old < k - 1]:
+                del held[old]
+            held[k] = predictor(source.slab(k, predictor.slices))
+        return held[k]
+
+    for z in progress(range(shape[0]), "predicting slices"):
+        if mask is not None and not np.any(mask[z]):
+            continue
+        position = min(max((z + 0.5) * factor - 0.5, 0.0), len(source) - 1.0)
+        low = int(position)
+        part = position - low
+        image = at(low)
+        if part > 1e-6:
+            image = image * (1 - part) + at(min(low + 1, len(source) - 1)) * part
+        yield z, np.stack([resize_slice(one, shape[1:]) for one in image])
+
+
+class Predictor:
+    """A network ready to predict: folded, channels last, in the chosen precision."""
+
+    def __init__(
+        self,
+        model: Model,
+        device: str = "auto",
+        threads: int | None = None,
+        tta: bool = False,
+        tile: int = TILE,
+        precision: str = "auto",
+    ):
+        if threads:
+            torch.set_num_threads(int(threads))
+        self.device = choose_device(device)
+        network = from_card(model.card, model.weights, str(model.path or "model"))
+        self.depth = model.card["architecture"]["depth"]
+        self.slices = model.card["architecture"]["slices"]
+        fast = has_bfloat16(self.device)
+        half = precision == "bfloat16" or (precision == "auto" and fast)
+        self.dtype = torch.bfloat16 if half else torch.float32
+        self.tta = tta
+        self.tile = tile
+        self.network: UNet = fold(network).to(
+            self.device, self.dtype, memory_format=torch.channels_last
+        )
+
+    @torch.inference_mode()
+    def __call__(self, slab: np.ndarray) -> np.ndarray:
+        """Map a slab ``(slices, ny, nx)`` to probabilities ``(heads, ny, nx)``, float32."""
+        if not self.tta:
+            return self._slice(slab)
+        total = 0.0
+        for y, x in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+            total = total + self._slice(slab[:, ::y, ::x])[:, ::y, ::x]
+        return total / 4
+
+    def _slice(self, slab: np.ndarray) -> np.ndarray:
+        """Predict one slice: reflect its borders, cut it into tiles where it is large."""
+        step = 2 ** (self.depth - 1)
+        ny, nx = slab.shape[1:]
+        low = -(-MARGIN // step) * step
+        pads = [(low, low + (-n) % step) for n in (ny, nx)]
+        image = np.pad(slab, [(0, 0), *pads], mode="symmetric")
+        if max(image.shape[1:]) <= self.tile:
+            result = self._network(image)
+        else:
+            result = self._tiles(image, step)
+        return result[:, low : low + ny, low : low + nx]
+
+    def _tiles(self, image: np.ndarray, step: int) -> np.ndarray:
+        """Predict overlapping tiles on the network's grid and keep what their edges cannot reach.
+
+        So the result does not depend on the tiles.
+        """
+        edge = halo(self.depth)
+        core = max(step, (self.tile - 2 * edge) // step * step)
+        result = None
+        for y in range(0, image.shape[1], core):
+            for x in range(0, image.shape[2], core):
+                y0, x0 = max(0, y - edge), max(0, x - edge)
+                part = self._network(image[:, y0 : y + core + edge, x0 : x + core + edge])
+                if result is None:
+                    result = np.empty((part.shape[0], *image.shape[1:]), np.float32)
+                target = result[:, y : y + core, x : x + core]
+                inner = part[:, y - y0 :, x - x0 :]
+                target[...] = inner[:, : target.shape[1], : target.shape[2]]
+        return result
+
+    def _network(self, image: np.ndarray) -> np.ndarray:
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0)
+        tensor = tensor.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        return torch.sigmoid(self.network(tensor).float())[0].cpu().numpy()

@@ -1,0 +1,138 @@
+"""The network: a U-Net over slices that sees a few neighbouring slices as channels (2.5D).
+
+After Ronneberger, Fischer & Brox 2015 (U-Net). Batch normalisation is folded into the
+convolutions for prediction; unlike group normalisation it keeps the result independent of tiles.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tomocensus.errors import InputError
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, each with batch normalisation and ReLU."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply both convolutions."""
+        x = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(x)))
+
+    def fold(self) -> None:
+        """Put the normalisations into the convolutions."""
+        self.conv1, self.norm1 = fuse_conv_bn_eval(self.conv1, self.norm1), nn.Identity()
+        self.conv2, self.norm2 = fuse_conv_bn_eval(self.conv2, self.norm2), nn.Identity()
+
+
+class UNet(nn.Module):
+    """2.5D U-Net.
+
+    Parameters
+    ----------
+    slices : int
+        Neighbouring slices in.
+    heads : int
+        Maps out (logits).
+    width : int
+        Channels of the first level; each level has twice as many as the one above.
+    depth : int
+        Levels. Sides of the input are multiples of ``2 ** (depth - 1)``.
+    """
+
+    def __init__(self, slices: int, heads: int, width: int = 24, depth: int = 4):
+        super().__init__()
+        widths = [width * 2**level for level in range(depth)]
+        self.down = nn.ModuleList(
+            Block(before, after)
+            for before, after in zip([slices, *widths[:-1]], widths, strict=True)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(widths[level + 1], widths[level], 2, stride=2)
+            for level in range(depth - 1)
+        )
+        self.join = nn.ModuleList(
+            Block(2 * widths[level], widths[level]) for level in range(depth - 1)
+        )
+        self.head = nn.Conv2d(width, heads, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(batch, slices, y, x)`` to logits ``(batch, heads, y, x)``."""
+        passed = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else nn.functional.max_pool2d(x, 2))
+            passed.append(x)
+        for level in reversed(range(len(self.up))):
+            x = self.join[level](torch.cat([passed[level], self.up[level](x)], dim=1))
+        return self.head(x)
+
+
+def halo(depth: int) -> int:
+    """Return how far (pixels, a multiple of the grid) an input pixel can act on the output."""
+    step = 2 ** (depth - 1)
+    # two convolutions a level on the way down (all levels) and up (all but the lowest), and pooling
+    reach = sum(2 * 2**level for level in range(depth)) + sum(
+        2 * 2**level + 2**level for level in range(depth - 1)
+    )
+    return -(-reach // step) * step
+
+
+def build(architecture: dict, heads: int) -> UNet:
+    """Build an untrained network from a card's ``architecture``."""
+    return UNet(architecture["slices"], heads, architecture["width"], architecture["depth"])
+
+
+def from_card(card: dict, weights: dict[str, np.ndarray], where: str = "model") -> UNet:
+    """Build the network that a card describes and load its weights (float32, eval mode).
+
+    Raises
+    ------
+    InputError
+        Where card and weights do not fit.
+    """
+    try:
+        network = build(card["architecture"], len(card["heads"]))
+        state = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+        network.load_state_dict(state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{where}: card and weights do not make a segmenter ({error}). Retrain the model."
+        ) from error
+    return network.eval()
+
+
+def fold(network: UNet) -> UNet:
+    """Fold every batch normalisation into its convolution (in place); for prediction only."""
+    network.eval()
+    for block in [*network.down, *network.join]:
+        block.fold()
+    return network
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("device 'cuda' was asked for, and no GPU is there. Use 'auto' or 'cpu'.")
+    return torch.device(device)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether bfloat16 is fast on the device (CPU: AVX512-BF16 or AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False

@@ -1,0 +1,92 @@
+"""What training takes: annotated volumes and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tomocensus.errors import InputError
+from tomocensus.volume import Volume
+
+KINDS = ("binary", "semantic", "instance")
+
+
+@dataclass(frozen=True)
+class AnnotatedVolume:
+    """A tomogram and what a person (or a simulation) said about some of its voxels.
+
+    Parameters
+    ----------
+    name : str
+        Name of the tomogram, for messages and the model's card.
+    tomogram : Volume
+        Density.
+    annotation : numpy.ndarray
+        Integers, shape of the tomogram: -1 not annotated, 0 background, above 0 object.
+    polarity : str
+        ``dark`` or ``bright``: how protein looks.
+    kind : str
+        ``binary``, ``semantic`` (a number per class) or ``instance`` (a number per object).
+    membrane : numpy.ndarray, optional
+        Lipid bilayer, 0 or 1, -1 not annotated; teaches the head ``membrane``.
+    """
+
+    name: str
+    tomogram: Volume
+    annotation: np.ndarray
+    polarity: str = "dark"
+    kind: str = "binary"
+    membrane: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise InputError(
+                f"{self.name}: annotation kind '{self.kind}' is unknown; use one of {KINDS}."
+            )
+        for array in (self.annotation, self.membrane):
+            if array is not None and array.shape != self.tomogram.shape:
+                raise InputError(
+                    f"{self.name}: the annotation has shape {array.shape}, the tomogram "
+                    f"{self.tomogram.shape}. Give an annotation made on this very tomogram."
+                )
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Parameters
+    ----------
+    steps : int
+        Most optimiser steps; training stops early when validation no longer improves.
+    seed : int
+        Seed of all random choices.
+    voxel_size : float, optional
+        Å at which the network works; the base model's, or the median of the tomograms', if None.
+    patch, batch : int
+        Edge of the square patches (a multiple of 8), and how many a step.
+    learning_rate : float
+        Highest rate of the cosine schedule.
+    slices, width, depth : int
+        Slices in (odd), channels of the first level, levels; a base model's own where there is one.
+    hold_out : float
+        Part of the annotated area kept for validation, where there is enough.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    threads : int, optional
+        CPU threads; PyTorch's choice if None.
+    """
+
+    steps: int = 600
+    seed: int = 0
+    voxel_size: float | None = None
+    patch: int = 128
+    batch: int = 4
+    learning_rate: float = 2e-3
+    slices: int = 5
+    width: int = 24
+    depth: int = 4
+    hold_out: float = 0.15
+    device: str = "auto"
+    threads: int | None = None

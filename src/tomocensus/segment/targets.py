@@ -1,0 +1,192 @@
+"""What the network shall learn: targets from annotation, on the model's grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from tomocensus.segment.contrast import Slices, scale_annotation
+from tomocensus.segment.settings import AnnotatedVolume
+
+IGNORE = 255
+
+
+@dataclass
+class TargetSlice:
+    """One annotated slice: its context, its targets, and where patches may be centred.
+
+    Parameters
+    ----------
+    name : str
+        Tomogram.
+    z : int
+        Model slice.
+    image : numpy.ndarray
+        Normalised slab ``(slices, ny, nx)``, float32.
+    target : numpy.ndarray
+        ``(heads, ny, nx)``, uint8: 0, 1 or 255 (not annotated).
+    held_out : numpy.ndarray
+        bool ``(ny, nx)``: kept for validation.
+    """
+
+    name: str
+    z: int
+    image: np.ndarray
+    target: np.ndarray
+    held_out: np.ndarray = field(default=None)
+
+    def training_target(self) -> np.ndarray:
+        """Return the targets without what is held out."""
+        return np.where(self.held_out, IGNORE, self.target).astype(np.uint8)
+
+
+def outline(labels: np.ndarray) -> np.ndarray:
+    """Return 1 where an in-plane neighbour has another label (both sides), 0 elsewhere.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(ny, nx)``; negative is not annotated, and so is (255) what only such voxels surround
+        or may cut.
+    """
+    result = np.zeros(labels.shape, np.uint8)
+    doubtful = labels < 0
+    for axis in (0, 1):
+        first = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
+        second = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
+        one, two = labels[first], labels[second]
+        differ = (one != two) & (one >= 0) & (two >= 0)
+        result[first] |= differ
+        result[second] |= differ
+        doubtful[first] |= two < 0
+        doubtful[second] |= one < 0
+    result[doubtful & (result == 0)] = IGNORE
+    result[labels < 0] = IGNORE
+    return result
+
+
+def boundary_target(annotation: np.ndarray, kind: str) -> np.ndarray:
+    """Return the outlines of the objects of one slice; see :func:`outline`.
+
+    Touching instances are parted by an outline. Binary annotation knows components only, semantic
+    annotation components of one class.
+    """
+    if kind == "instance":
+        return outline(annotation)
+    if kind == "binary":
+        return outline(np.where(annotation > 0, 1, annotation))
+    labels = annotation.copy()
+    shift = 0
+    for value in np.unique(annotation[annotation > 0]):
+        components, count = ndimage.label(annotation == value)
+        labels[components > 0] = components[components > 0] + shift
+        shift += count
+    return outline(labels)
+
+
+def make_targets(
+    pair: AnnotatedVolume, voxel_size: float, slices: int, heads: list[str]
+) -> list[TargetSlice]:
+    """Turn an annotated tomogram into target slices on the model's grid.
+
+    Parameters
+    ----------
+    pair : AnnotatedVolume
+        Tomogram and annotation.
+    voxel_size : float
+        Å of the model.
+    slices : int
+        Slices of context.
+    heads : list of str
+        ``probability``, ``boundary`` and, where trained, ``membrane``.
+    """
+    source = Slices(pair.tomogram, voxel_size, pair.polarity, cache=64)
+    annotated = scale_annotation(pair.annotation, source.shape)
+    membranes = {} if pair.membrane is None else scale_annotation(pair.membrane, source.shape)
+    result = []
+    for z, labels in sorted(annotated.items()):
+        nothing = np.full(labels.shape, -1)
+        target = np.full((len(heads), *labels.shape), IGNORE, np.uint8)
+        target[0] = np.where(labels < 0, IGNORE, labels > 0)
+        target[1] = boundary_target(labels, pair.kind)
+        if "membrane" in heads:
+            membrane = membranes.get(z, nothing)
+            target[heads.index("membrane")] = np.where(membrane < 0, IGNORE, membrane > 0)
+        result.append(
+            TargetSlice(
+                pair.name,
+                z,
+                source.slab(z, slices),
+                target,
+                np.zeros(labels.shape, bool),
+            )
+        )
+    return result
+
+
+def hold_out(targets: list[TargetSlice], part: float, generator, block: int = 48) -> bool:
+    """Set blocks of the annotated area aside for validation (in place).
+
+    Only where at least 30,000 voxels are annotated and both sorts are found inside and outside of
+    what is held out.
+
+    Returns
+    -------
+    bool
+        Whether anything is held out.
+    """
+    known = [t.target[0] != IGNORE for t in targets]
+    total = sum(int(k.sum()) for k in known)
+    if part <= 0 or total < 30_000:
+        return False
+    blocks = []
+    for index, mask in enumerate(known):
+        for y in range(0, mask.shape[0], block):
+            for x in range(0, mask.shape[1], block):
+                count = int(mask[y : y + block, x : x + block].sum())
+                if count:
+                    blocks.append((index, y, x, count))
+    taken = 0
+    for number in generator.permutation(len(blocks)):
+        index, y, x, count = blocks[number]
+        if taken >= part * total:
+            break
+        targets[index].held_out[y : y + block, x : x + block] = True
+        taken += count
+    inside = np.concatenate([t.target[0][t.held_out] for t in targets])
+    outside = np.concatenate([t.target[0][~t.held_out] for t in targets])
+    if all((side == value).sum() >= 100 for side in (inside, outside) for value in (0, 1)):
+        return True
+    for t in targets:
+        t.held_out[:] = False
+    return False
+
+
+def check(targets: list[TargetSlice]) -> list[str]:
+    """Say in plain words what may keep the annotation from teaching much."""
+    if not targets:
+        return []
+    objects = sum(int((t.target[0] == 1).sum()) for t in targets)
+    background = sum(int((t.target[0] == 0).sum()) for t in targets)
+    warnings = []
+    if objects + background < 20_000:
+        warnings.append(
+            f"only {objects + background} voxels are annotated (at the model's voxel size); "
+            "annotate a few whole slices for a dependable model"
+        )
+    if objects < 500:
+        warnings.append(f"only {objects} object voxels are annotated: annotate more objects")
+    if background < 500:
+        warnings.append(
+            f"only {background} background voxels are annotated: the network cannot learn what is "
+            "no object. Mark background too (0), do not leave it unlabelled (-1)"
+        )
+    full = [t for t in targets if (t.target[0] == 1).sum() == 0]
+    if len(targets) > 1 and not full and background < objects:
+        warnings.append(
+            "more object than background is annotated; add a slice with few objects, or empty "
+            "places will be called object"
+        )
+    return warnings

@@ -1,0 +1,417 @@
+"""Training on sparse annotation."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from tomocensus.errors import InputError
+from tomocensus.models import Model
+from tomocensus.progress import progress
+from tomocensus.segment.network import UNet, build, choose_device, from_card, has_bfloat16
+from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
+from tomocensus.segment.targets import IGNORE, TargetSlice, check, hold_out, make_targets
+
+EMA_DECAY = 0.98
+PATIENCE = 5
+
+
+def train(
+    pairs: list[AnnotatedVolume], base: Model | None, settings: TrainSettings
+) -> tuple[dict, dict[str, np.ndarray], list[dict]]:
+    """Train a segmenter on sparsely annotated tomograms.
+
+    Only annotated voxels count in the loss (cross-entropy + Dice); their unannotated surroundings
+    serve as context. Part of the annotation is held out where there is enough: it picks the best
+    weights, stops early and calibrates the maps (Platt 1999), so that 0.5 means one in two.
+
+    Parameters
+    ----------
+    pairs : list of AnnotatedVolume
+        Tomograms and annotation.
+    base : Model or None
+        Start from its weights; from scratch where None.
+    settings : TrainSettings
+        How.
+
+    Returns
+    -------
+    card : dict
+        For :func:`tomocensus.models.save_model`; ``warnings`` is a list of sentences.
+    weights : dict of str to numpy.ndarray
+        float32.
+    history : list of dict
+        ``step``, ``loss`` and ``validation`` (Dice of ``probability`` on what is held out, or
+        None).
+
+    Raises
+    ------
+    InputError
+        Where nothing is annotated, or only one of object and background.
+    """
+    torch.manual_seed(settings.seed)
+    if settings.threads:
+        torch.set_num_threads(int(settings.threads))
+    generator = np.random.default_rng(settings.seed)
+    card = _start_card(pairs, base, settings)
+    heads, architecture = card["heads"], card["architecture"]
+    targets = []
+    for pair in pairs:
+        targets += make_targets(pair, card["voxel_size"], architecture["slices"], heads)
+    _require_both(targets, pairs)
+    card["warnings"] = check(targets)
+    held = hold_out(targets, settings.hold_out, generator)
+
+    device = choose_device(settings.device)
+    network = build(architecture, len(heads))
+    if base is None:
+        _start_head(network, targets)
+    else:
+        _adopt(network, base, heads)
+    network = network.to(device, memory_format=torch.channels_last)
+    averaged, history = _optimise(network, targets, held, settings, generator, device)
+    if held:
+        card["metrics"], calibration = _calibrate(averaged, targets, heads, device)
+        card["calibration"] = calibration
+        final = card["metrics"]["held_out_dice"]
+        if final < 0.5:
+            card["warnings"].append(
+                f"Dice on held-out annotation is only {final:.2f}: the annotation may contradict "
+                "itself, or be too little"
+            )
+    else:
+        card["warnings"].append(
+            "too little annotation to hold some out: the model is not validated nor calibrated"
+        )
+    card["history"] = history
+    card["recipe"]["steps_done"] = history[-1]["step"]
+    weights = {
+        name: value.detach().cpu().numpy().copy() for name, value in averaged.state_dict().items()
+    }
+    return card, weights, history
+
+
+def _start_card(pairs, base, settings) -> dict:
+    """Say what will be trained: heads, architecture, voxel size, recipe."""
+    if not pairs:
+        raise InputError("no annotated tomogram: name an annotation in the sample sheet.")
+    heads = ["probability", "boundary"]
+    if any(pair.membrane is not None for pair in pairs) or (
+        base is not None and "membrane" in base.card["heads"]
+    ):
+        heads.append("membrane")
+    voxel_size = settings.voxel_size
+    if base is not None:
+        architecture = dict(base.card["architecture"])
+        voxel_size = voxel_size or base.card["voxel_size"]
+    else:
+        architecture = {
+            "name": "unet-2.5d",
+            "slices": settings.slices,
+            "width": settings.width,
+            "depth": settings.depth,
+        }
+    voxel_size = voxel_size or float(np.median([pair.tomogram.voxel_size for pair in pairs]))
+    recipe = {
+        "steps": settings.steps,
+        "seed": settings.seed,
+        "patch": settings.patch,
+        "batch": settings.batch,
+        "learning_rate": settings.learning_rate,
+        "hold_out": settings.hold_out,
+        "base": None if base is None else base.card.get("sha256"),
+    }
+    return {
+        "kind": "segmenter",
+        "architecture": architecture,
+        "voxel_size": float(voxel_size),
+        "heads": heads,
+        "polarity": "dark",
+        "recipe": recipe,
+        "trained_on": [{"tomogram": pair.name, "annotation": pair.kind} for pair in pairs],
+        "metrics": {},
+    }
+
+
+def _require_both(targets: list[TargetSlice], pairs: list[AnnotatedVolume]) -> None:
+    names = ", ".join(pair.name for pair in pairs)
+    for value, what, remedy in (
+        (1, "object", "mark some objects (1 or more)"),
+        (0, "background", "mark some background (0); -1 means not annotated"),
+    ):
+        if not any((t.target[0] == value).any() for t in targets):
+            raise InputError(f"annotation of {names}: no {what} is annotated; {remedy}.")
+
+
+def _start_head(network: UNet, targets: list[TargetSlice]) -> None:
+    """Start each head's bias at the logarithm of its odds in the annotation."""
+    with torch.no_grad():
+        for head in range(network.head.out_channels):
+            ones = sum(int((t.target[head] == 1).sum()) for t in targets) + 1
+            zeros = sum(int((t.target[head] == 0).sum()) for t in targets) + 1
+            network.head.bias[head] = math.log(ones / zeros)
+
+
+def _adopt(network: UNet, base: Model, heads: list[str]) -> None:
+    """Take over the weights of a base model; heads that it lacks start untrained."""
+    old = from_card(base.card, base.weights, str(base.path or "base model"))
+    state = old.state_dict()
+    for name in ("head.weight", "head.bias"):
+        fresh = network.state_dict()[name].clone()
+        for index, head in enumerate(heads):
+            if head in base.card["heads"]:
+                fresh[index] = state[name][base.card["heads"].index(head)]
+        state[name] = fresh
+    network.load_state_dict(state)
+
+
+# --- patches -------------------------------------------------------------------------------------
+
+
+class Patches:
+    """Random augmented patches; half are centred on an object, half anywhere annotated."""
+
+    def __init__(self, targets: list[TargetSlice], patch: int, generator: np.random.Generator):
+        self.generator = generator
+        self.patch = patch
+        self.images = [torch.from_numpy(t.image)[None] for t in targets]
+        # shifted by one, so that the zeros which sampling puts outside mean "not annotated"
+        shifted = [np.where(t == IGNORE, 0, t + 1) for t in (t.training_target() for t in targets)]
+        self.targets = [torch.from_numpy(s.astype(np.float32))[None] for s in shifted]
+        self.objects = [np.argwhere(s[0] == 2) for s in shifted]
+        self.known = [np.argwhere(s[0] > 0) for s in shifted]
+
+    def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images ``(size, slices, patch, patch)`` and targets ``(size, heads, ...)``."""
+        drawn = [self._one(number % 2 == 0) for number in range(size)]
+        return torch.cat([d[0] for d in drawn]), torch.cat([d[1] for d in drawn])
+
+    def _one(self, on_object: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        places = self.objects if on_object else self.known
+        index = int(self.generator.choice([i for i, p in enumerate(places) if len(p)]))
+        y, x = self.generator.choice(places[index])
+        jitter = self.generator.uniform(-0.3, 0.3, 2) * self.patch
+        grid = self._grid(y + jitter[0], x + jitter[1], self.images[index].shape[-2:])
+        image = functional.grid_sample(
+            self.images[index], grid, padding_mode="reflection", align_corners=False
+        )
+        target = functional.grid_sample(
+            self.targets[index], grid, mode="nearest", padding_mode="zeros", align_corners=False
+        )
+        if self.generator.random() < 0.5:
+            image = image.flip(1)
+        target = torch.where(target > 0, target - 1, torch.full_like(target, IGNORE))
+        return self._contrast(image), target
+
+    def _grid(self, y: float, x: float, shape: torch.Size) -> torch.Tensor:
+        """Return sampling places of a rotated, mirrored, slightly scaled square."""
+        angle = self.generator.uniform(0, 2 * math.pi)
+        zoom = math.exp(self.generator.uniform(-0.15, 0.15))
+        mirror = 1 if self.generator.random() < 0.5 else -1
+        steps = torch.arange(self.patch, dtype=torch.float32) - (self.patch - 1) / 2
+        v, u = torch.meshgrid(steps * zoom, steps * zoom * mirror, indexing="ij")
+        cosine, sine = math.cos(angle), math.sin(angle)
+        xs = (x + 0.5 + cosine * u - sine * v) * 2 / shape[1] - 1
+        ys = (y + 0.5 + sine * u + cosine * v) * 2 / shape[0] - 1
+        return torch.stack([xs, ys], dim=-1)[None]
+
+    def _contrast(self, image: torch.Tensor) -> torch.Tensor:
+        """Change what differs between tomograms: contrast, brightness, noise, sharpness."""
+        draw = self.generator
+        if draw.random() < 0.2:
+            kernel = torch.tensor([0.25, 0.5, 0.25])
+            channels = image.shape[1]
+            across = kernel.view(1, 1, 1, 3).repeat(channels, 1, 1, 1)
+            image = functional.conv2d(image, across, padding=(0, 1), groups=channels)
+            image = functional.conv2d(
+                image, across.transpose(2, 3), padding=(1, 0), groups=channels
+            )
+        gamma = math.exp(draw.uniform(-0.2, 0.2))
+        image = image.sign() * image.abs().clamp_min(1e-6) ** gamma
+        image = image * math.exp(draw.uniform(-0.3, 0.3)) + draw.uniform(-0.3, 0.3)
+        if draw.random() < 0.5:
+            noise = draw.standard_normal(tuple(image.shape), dtype=np.float32)
+            image = image + torch.from_numpy(noise) * draw.uniform(0, 0.5)
+        return image
+
+
+# --- loss and optimisation -----------------------------------------------------------------------
+
+
+def masked_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return cross-entropy plus soft Dice loss over annotated voxels, averaged over heads.
+
+    Parameters
+    ----------
+    logits : torch.Tensor
+        ``(batch, heads, y, x)``.
+    target : torch.Tensor
+        Same shape: 0, 1 or 255. Voxels of 255 have no part and no gradient.
+    """
+    logits = logits.float()
+    known = (target != IGNORE).float()
+    truth = torch.where(target == IGNORE, torch.zeros_like(target), target).float()
+    entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none") * known
+    axes = (0, 2, 3)
+    count = known.sum(axes)
+    cross = entropy.sum(axes) / count.clamp_min(1)
+    probability = torch.sigmoid(logits) * known
+    overlap = 2 * (probability * truth).sum(axes) + 1
+    dice = 1 - overlap / (probability.sum(axes) + (truth * known).sum(axes) + 1)
+    seen = (count > 0).float()
+    return ((cross + 0.5 * dice) * seen).sum() / seen.sum().clamp_min(1)
+
+
+def _optimise(network, targets, held, settings, generator, device):
+    """Run the optimiser; return the averaged network of the best validation, and the history."""
+    patches = Patches(targets, settings.patch, generator)
+    averaged = copy.deepcopy(network).eval()
+    best, best_state, stale = -1.0, None, 0
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=1e-3
+    )
+    warm = min(20, max(1, settings.steps // 10))
+    every = max(1, settings.steps // 12)
+    history, losses = [], []
+    half = has_bfloat16(device)
+    for step in progress(range(1, settings.steps + 1), "training"):
+        rate = settings.learning_rate * _schedule(step, warm, settings.steps)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        image, target = patches.batch(settings.batch)
+        image = image.to(device).contiguous(memory_format=torch.channels_last)
+        network.train()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            logits = network(image)
+        loss = masked_loss(logits, target.to(device))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        _average(averaged, network, min(EMA_DECAY, (1 + step) / (10 + step)))
+        losses.append(float(loss.detach()))
+        if step % every and step != settings.steps:
+            continue
+        score = _dice_held_out(averaged, targets, device) if held else None
+        history.append({"step": step, "loss": float(np.mean(losses)), "validation": score})
+        losses = []
+        if held and score > best + 1e-4:
+            best, best_state, stale = score, copy.deepcopy(averaged.state_dict()), 0
+        elif held:
+            stale += 1
+            if stale >= PATIENCE:
+                break
+    if best_state is not None:
+        averaged.load_state_dict(best_state)
+    return averaged, history
+
+
+def _schedule(step: int, warm: int, steps: int) -> float:
+    """Return a linear rise, then half a cosine down to 1 %."""
+    if step < warm:
+        return step / warm
+    part = (step - warm) / max(1, steps - warm)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part))
+
+
+@torch.no_grad()
+def _average(averaged: UNet, network: UNet, decay: float) -> None:
+    """Move the running average of weights and of batch statistics towards the network."""
+    for old, new in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
+        if old.dtype.is_floating_point:
+            old.lerp_(new, 1 - decay)
+        else:
+            old.copy_(new)
+
+
+@torch.inference_mode()
+def _logits_held_out(network, targets, device) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits and targets ``(voxels, heads)`` of what is held out."""
+    step = 2 ** (len(network.down) - 1)
+    logits, truth = [], []
+    network.eval()
+    for t in targets:
+        if not t.held_out.any():
+            continue
+        ny, nx = t.held_out.shape
+        image = np.pad(
+            t.image,
+            [(0, 0), (step, step + -ny % step), (step, step + -nx % step)],
+            mode="symmetric",
+        )
+        tensor = torch.from_numpy(image)[None].to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
+            out = network(tensor.contiguous(memory_format=torch.channels_last))
+        out = out.float()[0, :, step : step + ny, step : step + nx].cpu().numpy()
+        logits.append(out[:, t.held_out].T)
+        truth.append(t.target[:, t.held_out].T)
+    return np.concatenate(logits), np.concatenate(truth)
+
+
+def _dice_held_out(network, targets, device) -> float:
+    logits, truth = _logits_held_out(network, targets, device)
+    known = truth[:, 0] != IGNORE
+    return _dice(logits[known, 0] > 0, truth[known, 0] == 1)
+
+
+def _dice(one: np.ndarray, two: np.ndarray) -> float:
+    return float(2 * (one & two).sum() / max(1, one.sum() + two.sum()))
+
+
+def _calibrate(network, targets, heads, device) -> tuple[dict, dict]:
+    """Fit slope and offset of each head's logit on held-out voxels and fold them into the head.
+
+    Returns the metrics after calibration, and ``{head: [slope, offset]}``.
+    """
+    logits, truth = _logits_held_out(network, targets, device)
+    metrics, fitted = {}, {}
+    for index, head in enumerate(heads):
+        known = truth[:, index] != IGNORE
+        x, y = logits[known, index], truth[known, index] == 1
+        slope, offset = platt(x, y) if y.any() and not y.all() else (1.0, 0.0)
+        with torch.no_grad():
+            network.head.weight[index] *= slope
+            network.head.bias[index] = network.head.bias[index] * slope + offset
+        x = x * slope + offset
+        fitted[head] = [slope, offset]
+        metrics[f"held_out_{head}_dice"] = _dice(x > 0, y)
+        metrics[f"held_out_{head}_calibration_error"] = calibration_error(1 / (1 + np.exp(-x)), y)
+        metrics[f"held_out_{head}_voxels"] = int(known.sum())
+    metrics["held_out_dice"] = metrics["held_out_probability_dice"]
+    return metrics, fitted
+
+
+def platt(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Fit ``sigmoid(slope * logit + offset)`` to truth by Newton's method.
+
+    The slope stays within 0.3-2 and the offset within ±1.5: few held-out voxels shall not bend the
+    map much. A weak pull towards (1, 0) keeps separable data finite.
+    """
+    x, y = logits.astype(np.float64), truth.astype(np.float64)
+    theta = np.array([1.0, 0.0])
+    design = np.stack([x, np.ones_like(x)], axis=1)
+    pull = 1e-3
+    for _ in range(25):
+        p = 1 / (1 + np.exp(-np.clip(design @ theta, -30, 30)))
+        gradient = design.T @ (p - y) / len(x) + pull * (theta - [1.0, 0.0])
+        hessian = (design * (p * (1 - p))[:, None]).T @ design / len(x) + pull * np.eye(2)
+        change = np.linalg.solve(hessian, gradient)
+        theta = theta - np.clip(change, -0.5, 0.5)
+        if np.abs(change).max() < 1e-6:
+            break
+    return float(np.clip(theta[0], 0.3, 2.0)), float(np.clip(theta[1], -1.5, 1.5))
+
+
+def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
+    """Return the expected calibration error: mean gap of probability and frequency over bins."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    gap = 0.0
+    for number in range(bins):
+        here = which == number
+        if here.any():
+            gap += abs(probability[here].mean() - truth[here].mean()) * here.sum()
+    return float(gap / max(1, len(truth)))
