@@ -91,7 +91,7 @@ def detect_polarity(data, voxel_size: float) -> tuple[str, float]:
     Parameters
     ----------
     data : array-like
-        Shape ``(nz, ny, nx)``; only a central box of at most 48 x 512 x 512 voxels is read.
+        Shape ``(nz, ny, nx)``; only a central box of at most 128 x 512 x 512 voxels is read.
     voxel_size : float
         Å.
 
@@ -104,7 +104,7 @@ def detect_polarity(data, voxel_size: float) -> tuple[str, float]:
     """
     box = tuple(
         slice(max((size - limit) // 2, 0), max((size - limit) // 2, 0) + limit)
-        for size, limit in zip(data.shape, (48, 512, 512), strict=True)
+        for size, limit in zip(data.shape, (128, 512, 512), strict=True)
     )
     coarse, step = _bin(np.asarray(data[box], dtype=np.float32), voxel_size)
     skews = [_band_skewness(coarse, scale / step) for scale in _SCALES]

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tomocensus.atomic import atomic_path, write_json, write_table, write_text
+
+
+def fail_after(target, make):
+    with atomic_path(target) as temporary:
+        make(temporary)
+        raise RuntimeError
+
+
+def test_file_appears_only_at_the_end(tmp_path):
+    target = tmp_path / "new" / "a.mrc"
+    with atomic_path(target) as temporary:
+        temporary.write_text("x")
+        assert temporary.suffix == ".mrc"
+        assert not target.exists()
+    assert target.read_text() == "x"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError):
+        fail_after(target, lambda temporary: temporary.write_text("half"))
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folder_replaces_folder(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "stale").write_text("1")
+    with atomic_path(target) as temporary:
+        temporary.mkdir()
+        (temporary / "fresh").write_text("2")
+    assert [path.name for path in target.iterdir()] == ["fresh"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_error_in_folder_keeps_the_old_one(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old").write_text("1")
+    with pytest.raises(RuntimeError):
+        fail_after(target, lambda temporary: temporary.mkdir())
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_json_is_sorted_and_knows_numpy_and_paths(tmp_path):
+    path = tmp_path / "a.json"
+    value = {"b": np.float32(1.5), "a": np.arange(3), "c": Path("x/y")}
+    write_json(path, value)
+    assert json.loads(path.read_text()) == {"a": [0, 1, 2], "b": 1.5, "c": "x/y"}
+    assert path.read_text().index('"a"') < path.read_text().index('"b"')
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text())["b"] == 1.5
+
+
+def test_text_and_table(tmp_path):
+    write_text(tmp_path / "a.txt", "Å")
+    assert (tmp_path / "a.txt").read_bytes() == "Å".encode()
+    write_table(tmp_path / "a.csv", pd.DataFrame({"instance": [1], "x": [1 / 3]}))
+    assert (tmp_path / "a.csv").read_bytes() == b"instance,x\n1,0.333333\n"
