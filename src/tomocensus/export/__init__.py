@@ -1,1 +1,15 @@
-"""To be filled."""
+"""Write instances in the formats of other programs."""
+
+from tomocensus.export.imod import read_imod_points, write_imod_points
+from tomocensus.export.picks import read_picks, write_picks
+from tomocensus.export.star import euler_from_major_axis, read_star, write_star
+
+__all__ = [
+    "euler_from_major_axis",
+    "read_imod_points",
+    "read_picks",
+    "read_star",
+    "write_imod_points",
+    "write_picks",
+    "write_star",
+]

@@ -1,1 +1,6 @@
-"""To be filled."""
+"""Measure instances: place, size, shape, neighbours. One row an instance."""
+
+from tomocensus.measure.columns import COLUMNS
+from tomocensus.measure.table import measure
+
+__all__ = ["COLUMNS", "measure"]
