@@ -206,8 +206,8 @@ def _new_header(data: np.ndarray, voxel_size: float, origin, nstart) -> np.ndarr
     if data.dtype == np.int8:
         # IMOD takes bytes without this stamp and flag for unsigned ones in some versions.
         extra = bytearray(84)
-        extra[44:48] = _IMOD_STAMP.to_bytes(4, "little")
-        extra[48:52] = (1).to_bytes(4, "little")
+        extra[40:44] = _IMOD_STAMP.to_bytes(4, "little")
+        extra[44:48] = (1).to_bytes(4, "little")
         header["extra2"] = np.void(bytes(extra))
     header["label"][0] = LABEL.ljust(80)
     header["dmin"], header["dmax"], header["dmean"], header["rms"] = _statistics(data)
@@ -222,7 +222,9 @@ def _statistics(data: np.ndarray) -> tuple[float, float, float, float]:
         total += section.sum(dtype=np.float64)
         squares += np.square(section, dtype=np.float64).sum()
     mean = total / data.size
-    return float(low), float(high), mean, float(np.sqrt(max(squares / data.size - mean**2, 0)))
+    with np.errstate(invalid="ignore"):  # infinite voxels are the caller's affair
+        variance = max(squares / data.size - mean**2, 0)
+    return float(low), float(high), float(mean), float(np.sqrt(variance))
 
 
 def _opener(path: Path):
@@ -291,7 +293,7 @@ def _dtype(raw: np.void) -> np.dtype:
         order = raw["nx"].dtype.byteorder
         extra = bytes(raw["extra2"])
         integer = np.dtype("i4").newbyteorder(order)
-        stamp, flags = np.frombuffer(extra[44:52], integer)
+        stamp, flags = np.frombuffer(extra[40:48], integer)
         if stamp == _IMOD_STAMP and not flags & 1:
             return np.dtype(np.uint8)
     return np.dtype(_MODES[mode])

@@ -1,0 +1,173 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tomocensus.atomic import write_json
+from tomocensus.errors import InputError
+from tomocensus.inspect import detect_polarity, inspect
+from tomocensus.io import open_array, write_labels, write_mrc
+from tomocensus.samples import Sample
+from tomocensus.volume import Volume
+
+SHAPE = (32, 48, 48)
+
+
+@pytest.fixture
+def sample(tomogram):
+    return Sample("A", str(tomogram))
+
+
+@pytest.fixture
+def companion(tmp_path):
+    def write(data, voxel_size=20.0):
+        path = tmp_path / "companion.mrc"
+        write_mrc(path, Volume(np.asarray(data), voxel_size))
+        return str(path)
+
+    return write
+
+
+def test_good_input(sample, blobs, tmp_path):
+    facts = inspect(sample)
+    assert facts["shape"] == list(SHAPE)
+    assert facts["voxel_size"] == 20.0
+    assert facts["origin"] == [100.0, -50.5, 7.0]
+    assert facts["nstart"] == [1, 2, -3]
+    assert facts["dtype"] == "float32"
+    assert (facts["polarity"], facts["polarity_source"]) == ("dark", "detected")
+    assert facts["warnings"] == []
+    assert facts["statistics"]["mean"] == pytest.approx(-blobs.mean(), rel=1e-4)
+    assert facts["statistics"]["percentiles"]["50"] == pytest.approx(-np.median(blobs), rel=1e-4)
+    write_json(tmp_path / "input.json", facts)
+    assert json.loads((tmp_path / "input.json").read_text()) == facts
+
+
+@pytest.mark.parametrize(("sign", "polarity"), [(1, "bright"), (-1, "dark")])
+@pytest.mark.parametrize("ramp", [0.0, 20.0])
+def test_polarity_of_blobs(blobs, sign, polarity, ramp):
+    background = np.linspace(0, ramp, blobs.shape[2], dtype=np.float32)
+    found, confidence = detect_polarity(sign * blobs * 3 + background, 20.0)
+    assert found == polarity
+    assert confidence > 0.5
+
+
+def test_polarity_of_noise_is_unsure(rng, tmp_path):
+    data = rng.normal(size=(32, 96, 96)).astype(np.float32)
+    assert detect_polarity(data, 20.0)[1] < 0.5
+    write_mrc(tmp_path / "a.mrc", Volume(data, 20.0))
+    facts = inspect(Sample("A", str(tmp_path / "a.mrc")))
+    assert "little confidence" in facts["warnings"][0]
+
+
+def test_polarity_of_real_patches(shared_data):
+    # the masks tell it: microtubules are brighter than the rest in the first, darker in the second
+    folder = shared_data / "microtubules"
+    for name in ("tardis_train_0_0_30_47_25", "tardis_train_3_0_25_54_25"):
+        image = np.asarray(open_array(folder / f"{name}_img.tif"))
+        mask = np.asarray(open_array(folder / f"{name}_mask.tif")) > 0
+        wanted = "bright" if image[mask].mean() > image[~mask].mean() else "dark"
+        assert detect_polarity(image, 25.0)[0] == wanted
+
+
+def test_stated_polarity_counts_and_is_doubted(sample):
+    facts = inspect(replace(sample, polarity="bright"))
+    assert (facts["polarity"], facts["polarity_source"]) == ("bright", "sample sheet")
+    assert "look dark" in facts["warnings"][0]
+
+
+def test_missing_voxel_size_is_an_error_unless_stated(tmp_path, blobs):
+    write_mrc(tmp_path / "a.mrc", Volume(blobs, 0.0))
+    sample = Sample("A", str(tmp_path / "a.mrc"))
+    with pytest.raises(InputError, match="voxel_size"):
+        inspect(sample)
+    facts = inspect(replace(sample, voxel_size=12.0))
+    assert facts["voxel_size"] == 12.0
+    assert facts["warnings"] == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_finite(tmp_path, blobs, value):
+    blobs[17, 3, 4] = value
+    write_mrc(tmp_path / "a.mrc", Volume(blobs, 20.0))
+    with pytest.raises(InputError, match="z = 17"):
+        inspect(Sample("A", str(tmp_path / "a.mrc")))
+
+
+def test_constant(tmp_path):
+    write_mrc(tmp_path / "a.mrc", Volume(np.full(SHAPE, 3, np.int16), 20.0))
+    with pytest.raises(InputError, match="constant"):
+        inspect(Sample("A", str(tmp_path / "a.mrc")))
+
+
+def test_truncated(sample, tomogram):
+    tomogram.write_bytes(tomogram.read_bytes()[:-10])
+    with pytest.raises(InputError, match="truncated"):
+        inspect(sample)
+
+
+@pytest.mark.parametrize("what", ["mask", "annotation", "probability", "labels", "ground_truth"])
+def test_wrong_shape(sample, companion, what):
+    path = companion(np.ones((31, 48, 48), np.int8))
+    with pytest.raises(InputError, match="has shape"):
+        inspect(replace(sample, **{what: path}))
+
+
+def test_other_voxel_size_of_companion_is_warned(sample, companion):
+    facts = inspect(replace(sample, mask=companion(np.ones(SHAPE, np.int8), 10.0)))
+    assert "mask's header states 10 Å" in facts["warnings"][0]
+
+
+def test_annotation_content(sample, companion):
+    data = np.full(SHAPE, -1, np.int8)
+    with pytest.raises(InputError, match="no voxel is labelled"):
+        inspect(replace(sample, annotation=companion(data)))
+    data[3] = 1
+    facts = inspect(replace(sample, annotation=companion(data)))
+    assert "labelled as background" in facts["warnings"][0]
+
+
+def test_empty_mask_and_labels(sample, companion):
+    path = companion(np.zeros(SHAPE, np.int8))
+    with pytest.raises(InputError, match="mask is empty"):
+        inspect(replace(sample, mask=path))
+    assert "holds no object" in inspect(replace(sample, labels=path))["warnings"][0]
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.5])
+def test_values_that_are_no_labels(sample, companion, value):
+    with pytest.raises(InputError, match="no labels"):
+        inspect(replace(sample, labels=companion(np.full(SHAPE, value, np.float32))))
+
+
+@pytest.mark.parametrize(
+    ("highest", "stated", "default", "scale"),
+    [
+        (1, None, None, 1),
+        (0.5, None, None, 1),
+        (97, None, "auto", 100),
+        (255, None, None, 255),
+        (90, 255, 100, 255),
+        (90, None, 255, 255),
+    ],
+)
+def test_probability_scale(sample, companion, highest, stated, default, scale):
+    path = companion(np.linspace(0, highest, 32 * 48 * 48, dtype=np.float32).reshape(SHAPE))
+    row = replace(sample, probability=path, probability_scale=stated)
+    assert inspect(row, default)["probability_scale"] == scale
+
+
+@pytest.mark.parametrize(("low", "high", "stated"), [(-1, 1, None), (0, 300, None), (0, 90, 1)])
+def test_probability_out_of_range(sample, companion, low, high, stated):
+    path = companion(np.linspace(low, high, 32 * 48 * 48, dtype=np.float32).reshape(SHAPE))
+    with pytest.raises(InputError, match="must lie within"):
+        inspect(replace(sample, probability=path, probability_scale=stated))
+
+
+def test_label_volume_written_by_this_program_is_taken(sample, tmp_path):
+    labels = np.zeros(SHAPE, np.int32)
+    labels[4:8, 4:8, 4:8] = 70000
+    write_labels(tmp_path / "labels.mrc", Volume(labels, 20.0))
+    facts = inspect(replace(sample, labels=str(tmp_path / "labels.mrc")))
+    assert facts["warnings"] == []
