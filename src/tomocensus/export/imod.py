@@ -10,15 +10,16 @@ import pandas as pd
 from tomocensus.atomic import write_text
 
 _XYZ = ["x_voxel", "y_voxel", "z_voxel"]
+_SHIFT = np.array([0.5, 0.5, 0.0])
 
 
 def write_imod_points(path: str | os.PathLike, table: pd.DataFrame, facts: dict) -> None:
     """Write centroids as ``x y z`` lines in pixels of the tomogram.
 
-    IMOD counts from the corner of the first pixel, so its coordinates are half a pixel above
-    voxel-centre indices in x and y, and z counts slices with the centre of the first at 0.5 too.
+    IMOD counts x and y from the corner of the first pixel, half a pixel before its centre; z is
+    the slice's number, from 0.
     """
-    points = table[_XYZ].to_numpy(dtype=float) + 0.5
+    points = table[_XYZ].to_numpy(dtype=float) + _SHIFT
     write_text(path, "".join("{:.3f} {:.3f} {:.3f}\n".format(*point) for point in points))
 
 
@@ -26,4 +27,4 @@ def read_imod_points(path: str | os.PathLike) -> np.ndarray:
     """Return 0-based voxel-centre indices ``(n, 3)``, x, y, z, of such a file."""
     with open(path, encoding="utf-8") as lines:
         values = [[float(v) for v in line.split()] for line in lines if line.strip()]
-    return np.array(values, dtype=float).reshape(-1, 3) - 0.5
+    return np.array(values, dtype=float).reshape(-1, 3) - _SHIFT

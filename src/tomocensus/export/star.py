@@ -16,8 +16,8 @@ _ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
 def euler_from_major_axis(major: np.ndarray) -> np.ndarray:
     """Return RELION angles ``(n, 3)`` rot, tilt, psi (degrees) that turn z onto the major axis.
 
-    The turn about the axis is not known: rot is 0. With RELION's ZYZ matrix A, which maps the
-    tomogram onto the reference, the last row of A is the axis: tilt and psi follow from it.
+    The turn about the axis is not known: rot is 0. RELION's ZYZ matrix A maps the reference
+    onto the tomogram; its third column is where the reference's z axis goes.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def euler_from_major_axis(major: np.ndarray) -> np.ndarray:
         Unit vectors ``(n, 3)``, x, y, z.
     """
     x, y, z = np.asarray(major, dtype=float).reshape(-1, 3).T
-    # Third column of the inverse of A(0, tilt, psi): (-sin t cos p, sin t sin p, cos t).
+    # Third column of A(rot, tilt, psi): (-sin t cos p, sin t sin p, cos t).
     tilt = np.degrees(np.arccos(np.clip(z, -1, 1)))
     psi = np.where(np.hypot(x, y) > 1e-9, np.degrees(np.arctan2(y, -x)), 0.0)
     return np.column_stack([np.zeros_like(tilt), tilt, psi])
@@ -64,7 +64,7 @@ def write_star(
     names = ["rlnTomoName", *names, *_ANGLES, "rlnTomoParticleId"]
     lines = ["# version 30001\n\ndata_particles\n\nloop_\n"]
     lines += [f"_{name} #{number}\n" for number, name in enumerate(names, start=1)]
-    for point, angle, number in zip(points, angles, table["instance"]):
+    for point, angle, number in zip(points, angles, table["instance"], strict=True):
         values = " ".join(f"{value:.4f}" for value in (*point, *angle))
         lines.append(f"{facts['tomogram']} {values} {int(number)}\n")
     write_text(path, "".join(lines) + "\n")

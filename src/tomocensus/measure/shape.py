@@ -26,8 +26,12 @@ def surface_area(mask: np.ndarray) -> float:
     padded = np.pad(mask, 1)
     area = 0.0
     for direction in _DIRECTIONS:
-        here = tuple(slice(max(0, -d), min(n, n - d)) for d, n in zip(direction, padded.shape))
-        there = tuple(slice(max(0, d), min(n, n + d)) for d, n in zip(direction, padded.shape))
+        here = tuple(
+            slice(max(0, -d), min(n, n - d)) for d, n in zip(direction, padded.shape, strict=True)
+        )
+        there = tuple(
+            slice(max(0, d), min(n, n + d)) for d, n in zip(direction, padded.shape, strict=True)
+        )
         crossings = np.count_nonzero(padded[here] != padded[there])
         steps = sum(abs(d) for d in direction)
         area += 2 * _WEIGHTS[steps] * crossings / np.sqrt(steps)

@@ -89,9 +89,9 @@ def _one(mask, corner, shape, voxel_size, offset) -> dict:
     volume = len(points)
     area = surface_area(mask)
     axes, major = ellipsoid_axes(points)
-    row = dict(zip(("x_voxel", "y_voxel", "z_voxel"), centre))
+    row = dict(zip(("x_voxel", "y_voxel", "z_voxel"), centre, strict=True))
     place = voxel_to_angstrom(centre, voxel_size, offset)
-    row |= dict(zip(("x_angstrom", "y_angstrom", "z_angstrom"), place))
+    row |= dict(zip(("x_angstrom", "y_angstrom", "z_angstrom"), place, strict=True))
     row |= {
         "volume_angstrom3": volume * voxel_size**3,
         "surface_angstrom2": area * voxel_size**2,
@@ -102,8 +102,8 @@ def _one(mask, corner, shape, voxel_size, offset) -> dict:
         "touches_border": bool((low == 0).any() or (high == np.array(shape)[::-1] - 1).any()),
     }
     names = ("length_angstrom", "width_angstrom", "thickness_angstrom")
-    row |= dict(zip(names, axes * voxel_size))
-    row |= dict(zip(("major_x", "major_y", "major_z"), major))
-    for axis, first, last in zip("xyz", low, high):
+    row |= dict(zip(names, axes * voxel_size, strict=True))
+    row |= dict(zip(("major_x", "major_y", "major_z"), major, strict=True))
+    for axis, first, last in zip("xyz", low, high, strict=True):
         row |= {f"box_{axis}_min": int(first), f"box_{axis}_max": int(last)}
     return row

@@ -1,0 +1,239 @@
+"""Scores against ground truth. docs/evaluation.md defines every metric."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_matrix
+from sklearn.cluster import DBSCAN
+
+COLUMNS = ["tomogram", "metric", "value", "note"]
+
+
+def voxel_scores(
+    predicted: np.ndarray, truth: np.ndarray, excluded_slices=(), threshold: float = 0.5
+) -> dict[str, float]:
+    """Return Dice, IoU, precision and recall over voxels.
+
+    Parameters
+    ----------
+    predicted : numpy.ndarray
+        Shape ``(nz, ny, nx)``: a mask, a labelmap's mask, per cent as integers (int8, uint8), or
+        0-1 as floats; integers are compared with 100 times the threshold.
+    truth : numpy.ndarray
+        Same shape; not 0 is object.
+    excluded_slices : iterable of int
+        z indices left out: annotated slices were trained on.
+    threshold : float
+        0-1.
+    """
+    keep = _kept(truth.shape, excluded_slices)
+    if predicted.dtype != bool:
+        whole = np.issubdtype(predicted.dtype, np.integer)
+        predicted = predicted > threshold * (100 if whole else 1)
+    a, b = predicted[keep], truth[keep] != 0
+    both, ours, true = np.count_nonzero(a & b), np.count_nonzero(a), np.count_nonzero(b)
+    return {
+        "dice": _ratio(2 * both, ours + true),
+        "iou": _ratio(both, ours + true - both),
+        "precision": _ratio(both, ours),
+        "recall": _ratio(both, true),
+    }
+
+
+def overlaps(
+    predicted: np.ndarray, truth: np.ndarray, excluded_slices=(), ignore: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Count shared voxels of two labelmaps, outside excluded slices and the mask `ignore`.
+
+    Returns
+    -------
+    predicted_numbers, true_numbers : numpy.ndarray
+        Labels present, without 0; shapes ``(p,)`` and ``(t,)``.
+    iou, shared : numpy.ndarray
+        Shapes ``(p, t)``.
+    """
+    keep = _kept(truth.shape, excluded_slices)
+    a, b = predicted[keep], truth[keep]
+    if ignore is not None:
+        free = ~ignore[keep].astype(bool)
+        a, b = a[free], b[free]
+    names_a, index_a = np.unique(np.append(0, a.ravel()), return_inverse=True)
+    names_b, index_b = np.unique(np.append(0, b.ravel()), return_inverse=True)
+    ones = np.ones(len(index_a) - 1, dtype=np.int64)
+    table = coo_matrix((ones, (index_a[1:], index_b[1:])), shape=(len(names_a), len(names_b)))
+    table = table.toarray()
+    shared = table[1:, 1:]
+    union = table[1:].sum(axis=1)[:, None] + table[:, 1:].sum(axis=0)[None] - shared
+    return names_a[1:], names_b[1:], shared / np.maximum(union, 1), shared
+
+
+def match(iou: np.ndarray, threshold: float = 0.5) -> list[tuple[int, int]]:
+    """Pair rows and columns one to one: most pairs at or above `threshold`, then the largest IoU.
+
+    The Hungarian method on IoU with what is below the threshold set to 0.
+    """
+    value = np.where(iou >= threshold, 1 + iou / (2 * max(1, min(iou.shape))), 0)
+    pairs = zip(*linear_sum_assignment(value, maximize=True), strict=True)
+    return [(int(i), int(j)) for i, j in pairs if iou[i, j] >= threshold]
+
+
+def instance_scores(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    threshold: float = 0.5,
+    excluded_slices=(),
+    ignore: np.ndarray | None = None,
+) -> dict[str, object]:
+    """Return precision, recall, F1, panoptic quality, splits, merges and the matched pairs.
+
+    Parameters
+    ----------
+    predicted, truth : numpy.ndarray of int
+        Labelmaps of one shape ``(nz, ny, nx)``; 0 is background.
+    threshold : float
+        Smallest IoU of a match.
+    excluded_slices : iterable of int
+        z indices left out.
+    ignore : numpy.ndarray of bool, optional
+        Voxels left out.
+
+    Returns
+    -------
+    dict
+        ``matched``, ``predicted``, ``truth`` are counts; ``pairs`` lists (predicted, true)
+        numbers. Panoptic quality: Kirillov et al., CVPR 2019.
+    """
+    ours, true, iou, shared = overlaps(predicted, truth, excluded_slices, ignore)
+    pairs = match(iou, threshold)
+    hits = len(pairs)
+    total = sum(iou[i, j] for i, j in pairs)
+    return {
+        "precision": _ratio(hits, len(ours)),
+        "recall": _ratio(hits, len(true)),
+        "f1": _ratio(2 * hits, len(ours) + len(true)),
+        "panoptic_quality": _ratio(2 * total, len(ours) + len(true)),
+        "mean_iou": _ratio(total, hits),
+        "splits": _covering(shared),
+        "merges": _covering(shared.T),
+        "matched": hits,
+        "predicted": len(ours),
+        "truth": len(true),
+        "pairs": [(int(ours[i]), int(true[j])) for i, j in pairs],
+    }
+
+
+def class_scores(pairs, predicted: dict[int, str], truth: dict[int, str]) -> dict[str, object]:
+    """Return accuracy, macro-F1 and the confusion table (truth by row) over matched instances."""
+    names = [(truth[t], predicted.get(p, "unknown")) for p, t in pairs if t in truth]
+    if not names:
+        return {"accuracy": float("nan"), "macro_f1": float("nan"), "confusion": pd.DataFrame()}
+    true, ours = (np.array(side, dtype=object) for side in zip(*names, strict=True))
+    scores = [
+        _ratio(2 * np.sum((true == n) & (ours == n)), np.sum(true == n) + np.sum(ours == n))
+        for n in sorted(set(true))
+    ]
+    return {
+        "accuracy": float(np.mean(true == ours)),
+        "macro_f1": float(np.mean(scores)),
+        "confusion": pd.crosstab(pd.Series(true, name="truth"), pd.Series(ours, name="predicted")),
+    }
+
+
+def sphere_truth(
+    points: np.ndarray, shape: tuple[int, int, int], eps: float = 3.5, min_samples: int = 10
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Fit a sphere to every cluster of points and draw solid balls.
+
+    Parameters
+    ----------
+    points : numpy.ndarray
+        Shape ``(n, 3)``, z, y, x, voxels.
+    shape : tuple of int
+        Of the labelmap.
+    eps, min_samples : float, int
+        Of DBSCAN (Ester et al., KDD 1996); `eps` in voxels.
+
+    Returns
+    -------
+    spheres : pandas.DataFrame
+        Columns instance, z, y, x, radius (voxels), points.
+    labels : numpy.ndarray of int32
+        Balls; a voxel of two goes to the one whose surface it lies deeper under.
+    """
+    groups = DBSCAN(eps=eps, min_samples=min_samples).fit_predict(points)
+    labels = np.zeros(shape, dtype=np.int32)
+    depth = np.zeros(shape, dtype=np.float32)
+    z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
+    rows = []
+    for number in range(1, groups.max() + 2 if len(groups) else 1):
+        own = points[groups == number - 1]
+        # |p|^2 = 2 c.p + (r^2 - |c|^2) is linear in c and the last term.
+        design = np.column_stack([2 * own, np.ones(len(own))])
+        *centre, rest = np.linalg.lstsq(design, (own**2).sum(axis=1), rcond=None)[0]
+        radius = float(np.sqrt(rest + np.dot(centre, centre)))
+        inside = radius - np.sqrt(
+            (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2
+        )
+        labels[inside > depth] = number
+        np.maximum(depth, inside, out=depth, casting="unsafe")
+        rows.append((number, *centre, radius, len(own)))
+    return pd.DataFrame(rows, columns=["instance", "z", "y", "x", "radius", "points"]), labels
+
+
+def evaluate_tomogram(
+    name: str,
+    labels: np.ndarray,
+    probability: np.ndarray | None,
+    truth_labels: np.ndarray,
+    truth_classes: dict[int, str] | None = None,
+    classes: dict[int, str] | None = None,
+    excluded_slices=(),
+    complete: bool = True,
+) -> pd.DataFrame:
+    """Score one tomogram.
+
+    With ``complete=False`` the truth lacks objects, so an unmatched instance is no error: only
+    recall is reported.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns tomogram, metric, value, note.
+    """
+    excluded = sorted(set(excluded_slices))
+    note = f"without annotated slices {excluded}" if excluded else ""
+    found = instance_scores(labels, truth_labels, excluded_slices=excluded)
+    rows = {"instance_recall": found["recall"], "instances_matched": found["matched"]}
+    rows["instances_truth"] = found["truth"]
+    if complete:
+        keys = ("precision", "f1", "panoptic_quality", "splits", "merges", "predicted")
+        rows |= {f"instance_{key}": found[key] for key in keys}
+        scored = labels != 0 if probability is None else probability
+        voxels = voxel_scores(scored, truth_labels, excluded)
+        rows |= {f"voxel_{key}": value for key, value in voxels.items()}
+    else:
+        note = "; ".join(filter(None, [note, "truth is incomplete: recall only"]))
+    if truth_classes and classes:
+        named = class_scores(found["pairs"], classes, truth_classes)
+        rows |= {f"class_{key}": named[key] for key in ("accuracy", "macro_f1")}
+    return pd.DataFrame([(name, k, float(v), note) for k, v in rows.items()], columns=COLUMNS)
+
+
+def _kept(shape, excluded_slices) -> np.ndarray:
+    """Return a mask of the z slices that count."""
+    keep = np.ones(shape[0], dtype=bool)
+    keep[list(excluded_slices)] = False
+    return keep
+
+
+def _covering(shared: np.ndarray) -> int:
+    """Count columns that at least two rows each share a fifth of; see docs/evaluation.md."""
+    part = shared / np.maximum(shared.sum(axis=0, keepdims=True), 1)
+    return int(np.count_nonzero((part >= 0.2).sum(axis=0) >= 2))
+
+
+def _ratio(part: float, whole: float) -> float:
+    """Return part over whole, NaN for 0 over 0."""
+    return float(part / whole) if whole else float("nan")

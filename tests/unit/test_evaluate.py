@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from tomocensus.evaluate import (
+    class_scores,
+    evaluate_tomogram,
+    instance_scores,
+    sphere_truth,
+    voxel_scores,
+)
+
+
+def test_voxel_scores_by_hand_and_excluded_slice():
+    truth = np.zeros((2, 2, 4), dtype=int)
+    truth[:, 0] = 1
+    predicted = np.zeros(truth.shape, dtype=np.int8)
+    predicted[0, 0, :2] = 90
+    assert voxel_scores(predicted, truth)["dice"] == pytest.approx(2 * 2 / (2 + 8))
+    assert voxel_scores(predicted, truth, [1])["recall"] == pytest.approx(0.5)
+
+
+def test_instance_scores_by_hand():
+    truth = np.zeros((1, 4, 40), dtype=int)
+    truth[..., :10], truth[..., 10:20], truth[..., 30:40] = 1, 2, 3
+    predicted = np.zeros_like(truth)
+    predicted[..., :20] = 5
+    predicted[..., 30:34], predicted[..., 34:40] = 6, 9
+    scores = instance_scores(predicted, truth)
+    # 5 holds 1 and 2 with IoU exactly one half; 9 is 6 tenths of 3.
+    assert scores["matched"] == 2
+    assert scores["f1"] == pytest.approx(4 / 6)
+    assert scores["panoptic_quality"] == pytest.approx(2 * (0.5 + 0.6) / 6)
+    assert (scores["splits"], scores["merges"]) == (1, 1)
+
+
+def test_class_scores():
+    scores = class_scores([(1, 1), (2, 2), (3, 3)], {1: "a", 2: "b"}, {1: "a", 2: "a", 3: "b"})
+    assert scores["accuracy"] == pytest.approx(1 / 3)
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_sphere_truth_finds_spheres_and_perfect_labels_score_one():
+    random = np.random.default_rng(0)
+    points = []
+    for centre in ((20, 20, 20), (20, 20, 45)):
+        direction = random.normal(size=(800, 3))
+        unit = direction / np.linalg.norm(direction, axis=1)[:, None]
+        points.append(np.array(centre) + 9 * unit)
+    spheres, labels = sphere_truth(np.concatenate(points), (40, 40, 64))
+    np.testing.assert_allclose(spheres[["z", "y", "x"]], [[20, 20, 20], [20, 20, 45]], atol=1e-6)
+    np.testing.assert_allclose(spheres["radius"], 9)
+    rows = evaluate_tomogram("t", labels, None, labels, {1: "a", 2: "b"}, {1: "a", 2: "b"})
+    values = rows.set_index("metric")["value"]
+    assert values["instance_f1"] == values["voxel_dice"] == values["class_accuracy"] == 1
+    few = evaluate_tomogram("t", labels, None, labels, complete=False)
+    assert "instance_recall" in set(few["metric"])
+    assert not any("precision" in metric or "f1" in metric for metric in few["metric"])
+
+
+def test_empty_prediction():
+    truth = np.ones((2, 2, 2), dtype=int)
+    assert instance_scores(truth * 0, truth)["recall"] == 0

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from tomocensus.export import (
+    euler_from_major_axis,
+    read_imod_points,
+    read_picks,
+    read_star,
+    write_imod_points,
+    write_picks,
+    write_star,
+)
+from tomocensus.measure import measure
+
+FACTS = {"tomogram": "t", "shape": [20, 30, 40], "voxel_size": 4.0}
+PLACE = ["x_voxel", "y_voxel", "z_voxel"]
+
+
+@pytest.fixture
+def instances():
+    labels = np.zeros((20, 30, 40), dtype=int)
+    labels[2:5, 4:6, 8:20], labels[10:18, 20:22, 30:33] = 1, 4
+    return measure(labels, 4.0, (0, 0, 0))
+
+
+def test_round_trips(tmp_path, instances):
+    write_imod_points(tmp_path / "p.txt", instances, FACTS)
+    np.testing.assert_allclose(read_imod_points(tmp_path / "p.txt"), instances[PLACE], atol=1e-3)
+    write_picks(tmp_path / "p.ndjson", instances, FACTS)
+    picks = read_picks(tmp_path / "p.ndjson")
+    np.testing.assert_allclose(picks[PLACE], instances[PLACE], atol=1e-3)
+    assert list(picks["instance"]) == [1, 4]
+
+
+@pytest.mark.parametrize(("centre", "middle"), [("half", 20.0), ("exact", 19.5)])
+def test_star(tmp_path, instances, centre, middle):
+    write_star(tmp_path / "5.star", instances, FACTS, centre=centre)
+    found = read_star(tmp_path / "5.star")["rlnCenteredCoordinateXAngst"] / 4 + middle
+    np.testing.assert_allclose(found, instances["x_voxel"], atol=1e-3)
+    write_star(tmp_path / "4.star", instances, FACTS, version=4)
+    found = read_star(tmp_path / "4.star")
+    np.testing.assert_allclose(found["rlnCoordinateZ"], instances["z_voxel"], atol=1e-3)
+
+
+def test_euler_angles_turn_z_onto_the_axis():
+    major = np.random.default_rng(1).normal(size=(20, 3))
+    major /= np.linalg.norm(major, axis=1)[:, None]
+    turned = Rotation.from_euler("ZYZ", euler_from_major_axis(major), degrees=True)
+    np.testing.assert_allclose(turned.inv().apply([0, 0, 1]), major, atol=1e-9)

@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from tomocensus.measure import COLUMNS, measure
+
+
+def ball(shape, centre, semi_axes):
+    grid = np.indices(shape)
+    return sum(((g - c) / a) ** 2 for g, c, a in zip(grid, centre, semi_axes, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("radius", [6, 10, 20])
+def test_sphere(radius):
+    size = 2 * radius + 9
+    labels = ball((size,) * 3, (size // 2,) * 3, (radius,) * 3).astype(int)
+    row = measure(labels, 2.0, (10, 20, 30)).iloc[0]
+    assert row.surface_angstrom2 == pytest.approx(4 * np.pi * (2 * radius) ** 2, rel=0.04)
+    assert row.volume_angstrom3 == labels.sum() * 8
+    assert row.length_angstrom == pytest.approx(4 * radius, rel=0.03)
+    assert row.sphericity > 0.97
+    centre = size // 2 * 2
+    place = [row.x_angstrom, row.y_angstrom, row.z_angstrom]
+    np.testing.assert_allclose(place, [centre + 10, centre + 20, centre + 30])
+    assert not row.touches_border
+
+
+def test_ellipsoid_axes_and_orientation():
+    labels = ball((30, 40, 60), (15, 20, 30), (6, 12, 24)).astype(int)
+    row = measure(labels, 1.0, (0, 0, 0)).iloc[0]
+    axes = [row.length_angstrom, row.width_angstrom, row.thickness_angstrom]
+    np.testing.assert_allclose(axes, [48, 24, 12], rtol=0.03)
+    np.testing.assert_allclose([row.major_x, row.major_y, row.major_z], [1, 0, 0], atol=1e-6)
+    assert row.elongation == pytest.approx(2, rel=0.03)
+    assert (row.box_x_min, row.box_x_max) == (6, 54)
+
+
+def test_neighbours_equal_brute_force():
+    random = np.random.default_rng(3)
+    labels = np.zeros((40, 40, 40), dtype=int)
+    for number in range(1, 13):
+        z, y, x = random.integers(0, 36, 3)
+        labels[z : z + 4, y : y + 3, x : x + 4] = number
+    table = measure(labels, 5.0, (0, 0, 0), contact_distance=40).set_index("instance")
+    points = {n: np.argwhere(labels == n) for n in table.index}
+    for n, row in table.iterrows():
+        gaps = {
+            m: max(0, np.linalg.norm(points[n][:, None] - points[m][None], axis=2).min() - 1) * 5
+            for m in points
+            if m != n
+        }
+        assert row.nearest_distance_angstrom == pytest.approx(min(gaps.values()))
+        assert gaps[row.nearest_instance] == pytest.approx(min(gaps.values()))
+        near = [m for m, gap in gaps.items() if gap <= 40]
+        assert row.contact_instances == ";".join(map(str, near))
+        assert row.contacts == len(near)
+
+
+def test_joins_tables_and_keeps_gaps_in_numbers():
+    labels = np.zeros((8, 8, 8), dtype=np.int32)
+    labels[0, 0, 0], labels[5, 5, 5] = 2, 7
+    clusters = pd.DataFrame(
+        {"instance": [2, 7], "origin": ["whole", "split"], "solidity": [1.0, 0.5]}
+    )
+    classes = pd.DataFrame({"instance": [7], "class": ["vesicle"], "confidence": [0.9]})
+    table = measure(labels, 1.0, (0, 0, 0), clusters, classes, "t", "g")
+    assert list(table["instance"]) == [2, 7]
+    assert list(table["class"]) == ["unknown", "vesicle"]
+    assert list(table["separation"]) == ["whole", "split"]
+    assert list(table["touches_border"]) == [True, False]
+    assert set(table["tomogram"]) == {"t"}
+
+
+def test_empty_labelmap_has_all_columns():
+    table = measure(np.zeros((4, 4, 4), dtype=int), 1.0, (0, 0, 0))
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == 0
