@@ -290,6 +290,19 @@ def test_tiff(tmp_path, byteorder, compression):
         read_volume(path)
 
 
+def test_damaged_tiff_gives_an_input_error_or_a_volume(tmp_path, rng):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, ramp("f4"), compression="zlib", photometric="minisblack")
+    content, refused = path.read_bytes(), 0
+    for _ in range(60):
+        path.write_bytes(content[: rng.integers(len(content))])
+        try:
+            assert read_volume(path, 10.0).data.ndim == 3
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
 def test_imagej_voxel_size(tmp_path):
     path = tmp_path / "a.tif"
     metadata = {"axes": "ZYX", "spacing": 1.052, "unit": "nm"}

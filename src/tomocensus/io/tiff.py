@@ -50,9 +50,9 @@ def _opened(path: Path) -> Iterator[tuple]:
                 raise InputError(f"{path}: holds no image. Check how it was made.")
             series = file.series[0]
             yield file, series, _shape(path, series)
-    except InputError:
+    except (InputError, MemoryError):
         raise
-    except (tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError) as error:
+    except Exception as error:  # tifffile and its codecs raise a dozen kinds for damaged files
         raise InputError(
             f"{path}: not a readable TIFF stack ({error}). Write or copy it again."
         ) from error
