@@ -1,0 +1,74 @@
+"""Score every tomogram that has a ground truth."""
+
+from pathlib import Path
+
+import _stage
+
+import numpy as np
+import pandas as pd
+
+from tomocensus.atomic import write_table
+from tomocensus.evaluate import evaluate_tomogram
+from tomocensus.io import read_volume
+from tomocensus.samples import read_annotation, read_samples
+
+COLUMNS = ["tomogram", "metric", "value", "note"]
+
+
+def named_truth(examples: str, name: str, truth: np.ndarray) -> set[int]:
+    """Return the truth instances that hold a named example: they taught the classifier."""
+    if not Path(examples).is_file():
+        return set()
+    from tomocensus.classify.examples import read_examples
+
+    table = read_examples(examples)
+    table = table[table["tomogram"] == name]
+    points = np.rint(table[["z", "y", "x"]].to_numpy(dtype=float)).astype(int)
+    inside = ((points >= 0) & (points < truth.shape)).all(axis=1)
+    return {int(truth[tuple(point)]) for point in points[inside]}
+
+
+def score(name, sample, examples):
+    """Score one tomogram."""
+    truth = read_annotation(sample.ground_truth)
+    excluded = []
+    if sample.annotation:
+        annotation = read_annotation(sample.annotation)
+        excluded = np.nonzero((annotation >= 0).any(axis=(1, 2)))[0].tolist()
+    folder = Path("results", name)
+    classes = pd.read_csv(folder / "classes.csv", keep_default_na=False)
+    given = sample.probability or sample.labels
+    truth_classes = None
+    if sample.ground_truth_classes:
+        table = pd.read_csv(sample.ground_truth_classes)
+        truth_classes = dict(zip(table["instance"], table["class"], strict=True))
+    return evaluate_tomogram(
+        name,
+        np.asarray(read_volume(folder / "labels.mrc").data).astype(np.int32),
+        truth,
+        probability=None if given else read_volume(folder / "probability.mrc").data,
+        classes=dict(zip(classes["instance"], classes["class"], strict=True)),
+        truth_classes=truth_classes,
+        excluded_slices=excluded,
+        excluded_truth=named_truth(examples, name, truth),
+    )
+
+
+def main(arguments):
+    """Score, print and write."""
+    rows = [
+        score(name, sample, arguments.examples)
+        for name, sample in sorted(read_samples(arguments.sheet).items())
+        if sample.ground_truth
+    ]
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=COLUMNS)
+    for row in table.itertuples():
+        _stage.say(f"{row.tomogram:20} {row.metric:32} {row.value:8.3f}  {row.note}")
+    write_table(arguments.output, table)
+
+
+options = _stage.parser(__doc__)
+options.add_argument("--sheet", required=True)
+options.add_argument("--examples", required=True)
+options.add_argument("--output", required=True)
+_stage.run(options, main)
