@@ -1,3 +1,5 @@
+import pathlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,3 +77,11 @@ def test_empty_labelmap_has_all_columns():
     table = measure(np.zeros((4, 4, 4), dtype=int), 1.0, (0, 0, 0))
     assert list(table.columns) == list(COLUMNS)
     assert len(table) == 0
+
+
+def test_document_lists_every_column():
+    path = pathlib.Path(__file__).parents[2] / "docs" / "instance-table.md"
+    lines = path.read_text().split("## Counts")[0].splitlines()
+    assert [line for line in lines if line.startswith("| `")] == [
+        f"| `{name}` | {text} |" for name, text in COLUMNS.items()
+    ]
