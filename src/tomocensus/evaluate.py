@@ -22,7 +22,7 @@ def voxel_scores(
         Shape ``(nz, ny, nx)``: a mask, a labelmap's mask, per cent as integers (int8, uint8), or
         0-1 as floats; integers are compared with 100 times the threshold.
     truth : numpy.ndarray
-        Same shape; not 0 is object.
+        Same shape; 0 is background, above 0 object, below 0 unlabelled and left out.
     excluded_slices : iterable of int
         z indices left out: annotated slices were trained on.
     threshold : float
@@ -32,7 +32,8 @@ def voxel_scores(
     if predicted.dtype != bool:
         whole = np.issubdtype(predicted.dtype, np.integer)
         predicted = predicted > threshold * (100 if whole else 1)
-    a, b = predicted[keep], truth[keep] != 0
+    known = truth[keep] >= 0
+    a, b = predicted[keep][known], truth[keep][known] != 0
     both, ours, true = np.count_nonzero(a & b), np.count_nonzero(a), np.count_nonzero(b)
     return {
         "dice": _ratio(2 * both, ours + true),
@@ -185,15 +186,18 @@ def sphere_truth(
 def evaluate_tomogram(
     name: str,
     labels: np.ndarray,
-    probability: np.ndarray | None,
     truth_labels: np.ndarray,
+    probability: np.ndarray | None = None,
     truth_classes: dict[int, str] | None = None,
     classes: dict[int, str] | None = None,
     excluded_slices=(),
     complete: bool = True,
+    excluded_truth=(),
 ) -> pd.DataFrame:
     """Score one tomogram.
 
+    Voxels where the truth is negative are unlabelled and left out. `excluded_truth` holds true
+    instances that taught the classifier: the class scores leave them out.
     With ``complete=False`` the truth lacks objects, so an unmatched instance is no error: only
     recall is reported.
 
@@ -204,7 +208,7 @@ def evaluate_tomogram(
     """
     excluded = sorted(set(excluded_slices))
     note = f"without annotated slices {excluded}" if excluded else ""
-    found = instance_scores(labels, truth_labels, excluded_slices=excluded)
+    found = instance_scores(labels, truth_labels, excluded_slices=excluded, ignore=truth_labels < 0)
     rows = {"instance_recall": found["recall"], "instances_matched": found["matched"]}
     rows["instances_truth"] = found["truth"]
     if complete:
@@ -216,7 +220,8 @@ def evaluate_tomogram(
     else:
         note = "; ".join(filter(None, [note, "truth is incomplete: recall only"]))
     if truth_classes and classes:
-        named = class_scores(found["pairs"], classes, truth_classes)
+        unseen = [pair for pair in found["pairs"] if pair[1] not in excluded_truth]
+        named = class_scores(unseen, classes, truth_classes)
         rows |= {f"class_{key}": named[key] for key in ("accuracy", "macro_f1")}
     return pd.DataFrame([(name, k, float(v), note) for k, v in rows.items()], columns=COLUMNS)
 
