@@ -214,7 +214,7 @@ def evaluate_tomogram(
     if complete:
         keys = ("precision", "f1", "panoptic_quality", "splits", "merges", "predicted")
         rows |= {f"instance_{key}": found[key] for key in keys}
-        scored = labels != 0 if probability is None else probability
+        scored = labels != 0 if probability is None else np.asarray(probability)
         voxels = voxel_scores(scored, truth_labels, excluded)
         rows |= {f"voxel_{key}": value for key, value in voxels.items()}
     else:

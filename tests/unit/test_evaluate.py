@@ -49,7 +49,7 @@ def test_sphere_truth_finds_spheres_and_perfect_labels_score_one():
     spheres, labels = sphere_truth(np.concatenate(points), (40, 40, 64))
     np.testing.assert_allclose(spheres[["z", "y", "x"]], [[20, 20, 20], [20, 20, 45]], atol=1e-6)
     np.testing.assert_allclose(spheres["radius"], 9)
-    rows = evaluate_tomogram("t", labels, labels, {1: "a", 2: "b"}, {1: "a", 2: "b"})
+    rows = evaluate_tomogram("t", labels, labels, None, {1: "a", 2: "b"}, {1: "a", 2: "b"})
     values = rows.set_index("metric")["value"]
     assert values["instance_f1"] == values["voxel_dice"] == values["class_accuracy"] == 1
     few = evaluate_tomogram("t", labels, labels, complete=False)
