@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,7 @@ except InputError as error:
 
 
 wildcard_constraints:
-    tomogram="|".join(sorted(SAMPLES)),
+    tomogram="|".join(re.escape(name) for name in sorted(SAMPLES)),
 
 
 def script(stage):

@@ -45,11 +45,14 @@ def score(name, sample, examples):
     return evaluate_tomogram(
         name,
         np.asarray(read_volume(folder / "labels.mrc").data).astype(np.int32),
-        truth,
+        # Where some voxels are unknown the truth lacks objects: what else was found may be right,
+        # and only recall is scored, against whole objects.
+        np.maximum(truth, 0),
         probability=None if given else read_volume(folder / "probability.mrc").data,
         classes=dict(zip(classes["instance"], classes["class"], strict=True)),
         truth_classes=truth_classes,
         excluded_slices=excluded,
+        complete=not (truth < 0).any(),
         excluded_truth=named_truth(examples, name, truth),
     )
 

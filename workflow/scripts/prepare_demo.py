@@ -75,7 +75,7 @@ def write_hiv(folder: Path, wheel: str | None) -> None:
     files = package_files(wheel)
     data = tifffile.imread(io.BytesIO(files["tomo.tif"]))
     points = np.load(io.BytesIO(files["tomo_point.npy"])) / BINNING
-    truth, spheres = sphere_truth(points, eps=3.5, min_samples=5, shape=data.shape)
+    spheres, truth = sphere_truth(points, data.shape, eps=3.5)
     # Only some of the particles have lattice points: what is not one of them is not known.
     unknown = np.where(truth > 0, truth, -1).astype(np.int16)
     write_mrc(folder / "hiv_truth.mrc", Volume(unknown, VOXEL_SIZE))

@@ -1,0 +1,84 @@
+"""Digital solidity: voxels over lattice points of the convex hull, 1 for any convex voxel object."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import ConvexHull, QhullError
+
+
+def row_extremes(mask: np.ndarray) -> np.ndarray:
+    """Return first and last voxel ``(n, 3)`` (z, y, x) of each row: all that a hull depends on."""
+    z, y = np.nonzero(mask.any(axis=2))
+    rows = mask[z, y]
+    first = rows.argmax(axis=1)
+    last = mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
+    low = np.stack([z, y, first], axis=1)
+    high = np.stack([z, y, last], axis=1)
+    return np.concatenate([low, high[last > first]])
+
+
+def lattice_hull(points: np.ndarray) -> tuple[int, np.ndarray]:
+    """Count the lattice points in the convex hull of integer points.
+
+    For every row (z, y) the hull's planes bound x to an interval; the integers in it are counted.
+
+    Parameters
+    ----------
+    points : numpy.ndarray
+        ``(n, 3)`` integers.
+
+    Returns
+    -------
+    count : int
+        Lattice points inside or on the hull.
+    vertices : numpy.ndarray
+        Points ``(m, 3)`` that span the hull.
+
+    Notes
+    -----
+    Points in one plane or line have no 3D hull; they count as their own number, solidity 1.
+    """
+    points = np.asarray(points)
+    try:
+        hull = ConvexHull(points)
+    except (QhullError, ValueError):
+        return len(np.unique(points, axis=0)), points
+    planes = np.unique(np.round(hull.equations, 9), axis=0)
+    low, high = points.min(axis=0), points.max(axis=0)
+    z, y = np.meshgrid(
+        np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij"
+    )
+    left = np.full(z.shape, float(low[2]))
+    right = np.full(z.shape, float(high[2]))
+    outside = np.zeros(z.shape, bool)
+    for a, b, c, d in planes:
+        rest = -(a * z + b * y + d)
+        if c > 1e-9:
+            np.minimum(right, rest / c, out=right)
+        elif c < -1e-9:
+            np.maximum(left, rest / c, out=left)
+        else:
+            outside |= rest < -1e-6
+    inside = np.floor(right + 1e-6) - np.ceil(left - 1e-6) + 1
+    inside[outside] = 0
+    return int(np.maximum(inside, 0).sum()), points[hull.vertices]
+
+
+def digital_solidity(mask: np.ndarray) -> float:
+    """Return the digital solidity of one object.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        Boolean, ``(nz, ny, nx)``.
+
+    Returns
+    -------
+    float
+        0 to 1; exactly 1 where every lattice point of the hull is an object voxel; 0 when empty.
+    """
+    voxels = int(np.count_nonzero(mask))
+    if not voxels:
+        return 0.0
+    count, _ = lattice_hull(row_extremes(mask))
+    return min(1.0, voxels / max(count, 1))
