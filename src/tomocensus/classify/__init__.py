@@ -1,1 +1,14 @@
-"""To be filled."""
+"""Name the instances: an encoder's vectors, a head fitted to a few examples, and ``unknown``."""
+
+from tomocensus.classify.embeddings import Embeddings, embed
+from tomocensus.classify.examples import look_up_examples, read_examples
+from tomocensus.classify.head import apply_head, fit_head
+
+__all__ = [
+    "Embeddings",
+    "apply_head",
+    "embed",
+    "fit_head",
+    "look_up_examples",
+    "read_examples",
+]
