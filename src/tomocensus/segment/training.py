@@ -299,9 +299,11 @@ def _optimise(network, targets, held, settings, generator, device):
         score = _dice_held_out(averaged, targets, device) if held else None
         history.append({"step": step, "loss": float(np.mean(losses)), "validation": score})
         losses = []
-        if held and score > best + 1e-4:
+        if not held or step < 0.4 * settings.steps:
+            continue  # so early, the held-out Dice may be high by luck while the loss still falls
+        if score > best + 1e-4:
             best, best_state, stale = score, copy.deepcopy(averaged.state_dict()), 0
-        elif held:
+        else:
             stale += 1
             if stale >= PATIENCE:
                 break

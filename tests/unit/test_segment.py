@@ -1,0 +1,347 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tomocensus.errors import InputError
+from tomocensus.models import Model, load_model, save_model
+from tomocensus.segment import AnnotatedVolume, TrainSettings, predict, predict_to_files, train
+from tomocensus.segment.contrast import (
+    Slices,
+    model_shape,
+    resize_slice,
+    robust_contrast,
+    scale_annotation,
+)
+from tomocensus.segment.inference import Predictor
+from tomocensus.segment.network import build, fold, halo
+from tomocensus.segment.targets import IGNORE, boundary_target, outline
+from tomocensus.segment.training import calibration_error, masked_loss, platt
+from tomocensus.volume import Volume
+
+TINY = TrainSettings(steps=100, patch=48, batch=4, width=8, depth=3, slices=3, learning_rate=5e-3)
+
+
+def scene(seed=0, shape=(12, 96, 96), voxel_size=10.0):
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices(shape)
+    labels = np.zeros(shape, np.int32)
+    for number in range(1, 11):
+        c = rng.uniform((0, 0, 0), shape)
+        ball = (z - c[0]) ** 2 + (y - c[1]) ** 2 + (x - c[2]) ** 2 < rng.uniform(6, 12) ** 2
+        labels[ball] = number
+    density = rng.normal(0, 0.5, shape) - (labels > 0)
+    return Volume(density.astype(np.float32), voxel_size), labels
+
+
+def sparse(labels, slices=(3, 8)):
+    annotation = np.full(labels.shape, -1, np.int32)
+    annotation[list(slices)] = labels[list(slices)]
+    return annotation
+
+
+def dice(one, two):
+    return 2 * (one & two).sum() / (one.sum() + two.sum())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    tomogram, labels = scene()
+    pair = AnnotatedVolume("a", tomogram, sparse(labels), "dark", "instance")
+    card, weights, history = train([pair], None, TINY)
+    return Model(card, weights), history
+
+
+def untrained(depth=3, heads=("probability", "boundary"), voxel_size=10.0, slices=3):
+    torch.manual_seed(1)
+    architecture = {"slices": slices, "width": 4, "depth": depth}
+    network = build(architecture, len(heads))
+    network.train()
+    for _ in range(3):  # batch statistics that are not the defaults
+        network(torch.randn(2, slices, 32, 32))
+    weights = {name: value.numpy().copy() for name, value in network.state_dict().items()}
+    card = {
+        "kind": "segmenter",
+        "architecture": architecture,
+        "heads": list(heads),
+        "voxel_size": voxel_size,
+    }
+    return Model(card, weights), network
+
+
+def test_loss_has_no_gradient_where_not_annotated():
+    logits = torch.randn(2, 2, 8, 8, requires_grad=True)
+    target = torch.randint(0, 2, (2, 2, 8, 8)).float()
+    target[:, :, :4] = IGNORE
+    masked_loss(logits, target).backward()
+    assert (logits.grad[:, :, :4] == 0).all()
+    assert (logits.grad[:, :, 4:] != 0).all()
+
+
+def test_loss_falls_with_better_logits_and_survives_no_annotation():
+    target = torch.randint(0, 2, (1, 1, 8, 8)).float()
+    right = (target * 2 - 1) * 5
+    assert masked_loss(right, target) < 0.1 < masked_loss(-right, target)
+    assert masked_loss(right, torch.full_like(target, IGNORE)) == 0
+
+
+def test_learns_a_simple_scene_from_two_slices(trained):
+    model, history = trained
+    tomogram, labels = scene()
+    found = predict(tomogram, model)["probability"] > 50
+    rest = [z for z in range(12) if z not in (3, 8)]
+    assert dice(found[rest], labels[rest] > 0) > 0.9
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_too_little_annotation_is_told(trained):
+    warnings = trained[0].card["warnings"]
+    assert any("voxels are annotated" in line for line in warnings)
+    assert any("not validated" in line for line in warnings)
+
+
+def test_polarity_inversion_gives_the_same_map(trained):
+    tomogram, _ = scene(3)
+    inverted = tomogram.with_data(-tomogram.data)
+    one = predict(tomogram, trained[0], "dark")["probability"].astype(int)
+    two = predict(inverted, trained[0], "bright")["probability"].astype(int)
+    assert np.abs(one - two).max() <= 1
+
+
+def test_intensity_scale_does_not_matter(trained):
+    tomogram, _ = scene(3)
+    other = tomogram.with_data(tomogram.data * 37 + 1000)
+    one = predict(tomogram, trained[0])["probability"].astype(int)
+    two = predict(other, trained[0])["probability"].astype(int)
+    assert np.abs(one - two).mean() < 0.2
+
+
+def test_training_and_prediction_are_deterministic():
+    tomogram, labels = scene(2, (6, 64, 64))
+    pair = AnnotatedVolume("a", tomogram, sparse(labels, (2, 4)))
+    short = replace(TINY, steps=4, patch=32)
+    one, two = (train([pair], None, short) for _ in range(2))
+    assert all(np.array_equal(one[1][name], two[1][name]) for name in one[1])
+    other = train([pair], None, replace(short, seed=1))
+    assert any(not np.array_equal(one[1][name], other[1][name]) for name in one[1])
+    maps = [predict(tomogram, Model(one[0], one[1]))["probability"] for _ in range(2)]
+    assert np.array_equal(*maps)
+
+
+@pytest.mark.parametrize("tile", [96, 120])
+def test_prediction_does_not_depend_on_tiles(tile):
+    model, _ = untrained()
+    slab = np.random.default_rng(0).normal(size=(3, 150, 173)).astype(np.float32)
+    whole = Predictor(model, "cpu", precision="float32", tile=10_000)(slab)
+    tiled = Predictor(model, "cpu", precision="float32", tile=tile)(slab)
+    assert whole.shape == (2, 150, 173)
+    assert np.abs(whole - tiled).max() < 1e-5
+    assert whole.std() > 1e-3
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_halo_covers_the_reach_of_a_pixel(depth):
+    _, network = untrained(depth)
+    network.eval()
+    image = torch.randn(1, 3, 160, 160)
+    changed = image.clone()
+    changed[:, :, 80, 80] += 10
+    with torch.no_grad():
+        moved = (network(image) != network(changed)).any(dim=1)[0].nonzero()
+    assert int((moved - 80).abs().max()) <= halo(depth)
+
+
+def test_folding_keeps_the_result():
+    _, network = untrained()
+    network.eval()
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        before = network(image)
+        after = fold(network)(image)
+    assert torch.allclose(before, after, atol=1e-4)
+
+
+def test_bfloat16_stays_close_to_float32(trained):
+    tomogram, _ = scene(4)
+    exact = predict(tomogram, trained[0], precision="float32")["probability"].astype(int)
+    fast = predict(tomogram, trained[0], precision="bfloat16")["probability"].astype(int)
+    assert np.abs(exact - fast).mean() < 1
+
+
+def test_tta_of_a_mirrored_tomogram_is_the_mirrored_map(trained):
+    tomogram, _ = scene(4, (4, 64, 64))
+    one = predict(tomogram, trained[0], tta=True, precision="float32")["probability"]
+    mirrored = tomogram.with_data(tomogram.data[:, ::-1, ::-1])
+    two = predict(mirrored, trained[0], tta=True, precision="float32")["probability"]
+    assert np.abs(one.astype(int) - two[:, ::-1, ::-1]).max() <= 1
+
+
+@pytest.mark.parametrize("new", [0.5, 0.8, 1.3, 2.0])
+def test_rescaling_round_trip_keeps_the_place(new):
+    y, x = np.indices((60, 80))
+    blob = np.exp(-((y - 22.3) ** 2 + (x - 51.7) ** 2) / 50).astype(np.float32)
+    small = resize_slice(blob, (round(60 * new), round(80 * new)))
+    back = resize_slice(small, (60, 80))
+    centre = [(axis * back).sum() / back.sum() for axis in (y, x)]
+    assert np.allclose(centre, [22.3, 51.7], atol=0.15)
+
+
+@pytest.mark.parametrize("voxel_size", [6.0, 20.0])
+def test_a_map_of_another_voxel_size_lies_where_the_objects_lie(trained, voxel_size):
+    model = trained[0]
+    size = {6.0: 150, 20.0: 48}[voxel_size]
+    shape = (max(6, round(120 / voxel_size)), size, size)
+    z, y, x = np.indices(shape) * voxel_size
+    centre = (shape[0] * voxel_size / 2, 350.0, 600.0)
+    ball = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 < 110**2
+    noise = np.random.default_rng(0).normal(0, 0.2, shape)
+    tomogram = Volume((noise - ball).astype(np.float32), voxel_size)
+    found = predict(tomogram, model)["probability"]
+    assert found.shape == shape
+    weight = np.where(found > 50, found.astype(float), 0)
+    middle = [(axis * weight).sum() / weight.sum() for axis in (y, x)]
+    truth = [axis[ball].mean() for axis in (y, x)]
+    assert np.allclose(middle, truth, atol=voxel_size)
+
+
+def test_shape_is_kept_within_ten_per_cent():
+    assert model_shape((10, 20, 30), 10.5, 10.0) == (10, 20, 30)
+    assert model_shape((10, 20, 30), 20.0, 10.0) == (20, 40, 60)
+    assert model_shape((1, 20, 30), 2.0, 10.0) == (1, 4, 6)
+
+
+def test_every_annotated_slice_survives_rescaling():
+    annotation = np.full((40, 8, 8), -1, np.int32)
+    annotation[[5, 21, 22]] = 1
+    annotation[21] = -1
+    annotation[21, :4] = 2
+    slices = scale_annotation(annotation, (20, 4, 4))
+    assert sorted(slices) == [2, 10, 11]
+    assert sorted(scale_annotation(annotation, (80, 16, 16))) == [11, 43, 45]
+    assert (slices[10][:2] == 2).all()
+    assert (slices[10][2:] == -1).all()
+
+
+def test_gold_and_padding_do_not_shift_contrast():
+    rng = np.random.default_rng(0)
+    data = rng.normal(5, 2, (10, 100, 100)).astype(np.float32)
+    plain = robust_contrast(data)
+    gold = data.copy()
+    gold[:, :8, :12] = -500
+    padded = data.copy()
+    padded[:, :, :30] = 0
+    assert np.allclose(plain, (5, 2), atol=0.05)
+    assert np.allclose(robust_contrast(gold), plain, atol=0.1)
+    assert np.allclose(robust_contrast(padded), plain, atol=0.05)
+
+
+def test_constant_tomogram_and_wrong_values():
+    assert np.isfinite(robust_contrast(np.zeros((3, 8, 8), np.float32))).all()
+    with pytest.raises(InputError, match="finite"):
+        robust_contrast(np.full((3, 8, 8), np.nan, np.float32))
+    data = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
+    data[1, 2, 3] = np.nan
+    assert np.isfinite(Slices(Volume(data, 10.0), 10.0, "dark").slab(0, 5)).all()
+
+
+def test_outline_parts_touching_instances():
+    labels = np.zeros((7, 10), np.int32)
+    labels[1:6, 1:5] = 1
+    labels[1:6, 5:9] = 2
+    touching = boundary_target(labels, "instance")
+    merged = boundary_target(labels, "binary")
+    assert (touching[3, 4:6] == 1).all()
+    assert (merged[3, 4:6] == 0).all()
+    assert touching[3, 2] == 0
+    assert touching[3, 1] == touching[3, 0] == 1
+    semantic = np.where(labels == 2, 1, labels)
+    assert np.array_equal(boundary_target(semantic, "semantic"), merged)
+
+
+def test_outline_leaves_doubt_at_the_edge_of_annotation():
+    labels = np.full((6, 6), -1)
+    labels[:, :3] = 1
+    result = outline(labels)
+    assert (result[:, :2] == 0).all()
+    assert (result[:, 2:] == IGNORE).all()
+
+
+def test_platt_finds_slope_and_offset():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 2, 40_000)
+    y = rng.random(x.size) < 1 / (1 + np.exp(-(0.6 * x + 0.4)))
+    slope, offset = platt(x, y)
+    assert slope == pytest.approx(0.6, abs=0.03)
+    assert offset == pytest.approx(0.4, abs=0.05)
+    before = calibration_error(1 / (1 + np.exp(-x)), y)
+    assert calibration_error(1 / (1 + np.exp(-(slope * x + offset))), y) < 0.2 * before
+
+
+def test_card_and_weights_through_a_folder(trained, tmp_path):
+    model = trained[0]
+    save_model(tmp_path / "m", model.card, model.weights)
+    again = load_model(tmp_path / "m", "segmenter")
+    tomogram, _ = scene(5, (4, 48, 48))
+    one, two = predict(tomogram, model), predict(tomogram, again)
+    assert list(one) == again.card["heads"] == ["probability", "boundary"]
+    assert all(np.array_equal(one[head], two[head]) for head in one)
+    assert one["probability"].dtype == np.int8
+    assert 0 <= one["probability"].min() <= one["probability"].max() <= 100
+
+
+def test_files_hold_what_predict_returns(trained, tmp_path):
+    import mrcfile
+
+    tomogram, _ = scene(5, (4, 48, 48))
+    tomogram = replace(tomogram, origin=(10.0, 20.0, 30.0))
+    mask = np.ones(tomogram.shape, bool)
+    mask[1] = False
+    outputs = {head: tmp_path / f"{head}.mrc" for head in ("probability", "boundary")}
+    facts = predict_to_files(
+        tomogram, trained[0], outputs, mask=mask, uncertainty=tmp_path / "u.mrc"
+    )
+    expected = predict(tomogram, trained[0], mask=mask)
+    for head, path in outputs.items():
+        with mrcfile.open(path) as file:
+            assert np.array_equal(file.data, expected[head])
+            assert file.voxel_size.x == pytest.approx(10.0)
+            assert file.header.origin.x == pytest.approx(10.0)
+    assert (expected["probability"][1] == 0).all()
+    assert facts["heads"] == ["probability", "boundary"]
+    assert (tmp_path / "u.mrc").is_file()
+
+
+def test_missing_head_is_told(trained, tmp_path):
+    tomogram, _ = scene(5, (4, 48, 48))
+    with pytest.raises(InputError, match="membrane"):
+        predict_to_files(tomogram, trained[0], {"membrane": tmp_path / "m.mrc"})
+
+
+def test_training_from_a_base_keeps_its_heads_and_adds_membrane(trained):
+    tomogram, labels = scene(6)
+    membrane = np.where(sparse(labels) < 0, -1, outline_stack(labels))
+    pair = AnnotatedVolume("b", tomogram, sparse(labels), membrane=membrane)
+    card, weights, _ = train([pair], trained[0], replace(TINY, steps=2))
+    assert card["heads"] == ["probability", "boundary", "membrane"]
+    found = predict(tomogram, Model(card, weights))["probability"] > 50
+    assert dice(found, labels > 0) > 0.8
+
+
+def outline_stack(labels):
+    return np.stack([outline(one) for one in labels]).astype(np.int32)
+
+
+def test_one_sort_of_annotation_only_is_an_error():
+    tomogram, _ = scene(0, (4, 32, 32))
+    nothing = np.full(tomogram.shape, -1)
+    with pytest.raises(InputError, match="no background"):
+        train([AnnotatedVolume("a", tomogram, np.where(nothing < 0, 1, 1))], None, TINY)
+    with pytest.raises(InputError, match="no object"):
+        train([AnnotatedVolume("a", tomogram, nothing * 0)], None, TINY)
+    with pytest.raises(InputError, match="no object"):
+        train([AnnotatedVolume("a", tomogram, nothing)], None, TINY)
+    with pytest.raises(InputError, match="shape"):
+        AnnotatedVolume("a", tomogram, nothing[1:])
+    with pytest.raises(InputError, match="unknown"):
+        predict(tomogram, untrained()[0], "grey")
