@@ -120,7 +120,7 @@ def test_intensity_scale_does_not_matter(trained):
 def test_training_and_prediction_are_deterministic():
     tomogram, labels = scene(2, (6, 64, 64))
     pair = AnnotatedVolume("a", tomogram, sparse(labels, (2, 4)))
-    short = replace(TINY, steps=4, patch=32)
+    short = replace(TINY, steps=4, patch=32, voxel_size="auto")
     one, two = (train([pair], None, short) for _ in range(2))
     assert all(np.array_equal(one[1][name], two[1][name]) for name in one[1])
     other = train([pair], None, replace(short, seed=1))

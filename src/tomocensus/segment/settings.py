@@ -62,8 +62,9 @@ class TrainSettings:
         Most optimiser steps; training stops early when validation no longer improves.
     seed : int
         Seed of all random choices.
-    voxel_size : float, optional
-        Å at which the network works; the base model's, or the median of the tomograms', if None.
+    voxel_size : float or str, optional
+        Å at which the network works; the base model's, or the median of the tomograms', if None or
+        ``auto``.
     patch, batch : int
         Edge of the square patches (a multiple of 8), and how many a step.
     learning_rate : float
@@ -80,7 +81,7 @@ class TrainSettings:
 
     steps: int = 600
     seed: int = 0
-    voxel_size: float | None = None
+    voxel_size: float | str | None = None
     patch: int = 128
     batch: int = 4
     learning_rate: float = 2e-3

@@ -104,7 +104,7 @@ def _start_card(pairs, base, settings) -> dict:
         base is not None and "membrane" in base.card["heads"]
     ):
         heads.append("membrane")
-    voxel_size = settings.voxel_size
+    voxel_size = None if settings.voxel_size == "auto" else settings.voxel_size
     if base is not None:
         architecture = dict(base.card["architecture"])
         voxel_size = voxel_size or base.card["voxel_size"]
