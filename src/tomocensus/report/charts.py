@@ -1,0 +1,159 @@
+"""Charts of the report as inline SVG, and tables as HTML. All text is escaped here."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+_WIDTH = 520
+
+
+def _number(value: float) -> str:
+    """Return a short number; a dash for none."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def svg(body: str, height: int, label: str) -> str:
+    """Wrap drawing commands; the chart scales with the page."""
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">{body}</svg>'
+    )
+
+
+def bars(rows: list[tuple[str, float, str]], label: str) -> str:
+    """Draw horizontal bars.
+
+    Parameters
+    ----------
+    rows : list of tuple
+        Name, value and colour (CSS).
+    label : str
+        What the chart shows, for screen readers.
+    """
+    top = max((value for _, value, _ in rows), default=0) or 1
+    parts = []
+    for i, (name, value, colour) in enumerate(rows):
+        y = i * 26
+        short = name if len(name) <= 26 else name[:25] + "…"
+        length = 270 * value / top
+        parts.append(
+            f'<text x="180" y="{y + 17}" text-anchor="end">{escape(short)}</text>'
+            f'<rect x="190" y="{y + 4}" width="{length:.1f}" height="18" rx="3" fill="{colour}">'
+            f"<title>{escape(name)}: {_number(value)}</title></rect>"
+            f'<text x="{196 + length:.1f}" y="{y + 17}">{_number(value)}</text>'
+        )
+    return svg("".join(parts), max(26 * len(rows), 10), label)
+
+
+def histogram(values, colour: str, title: str, unit: str, limits=None, bins: int = 20) -> str:
+    """Draw a histogram; values that are no numbers are left out.
+
+    Parameters
+    ----------
+    values : array-like of float
+    colour : str
+        CSS.
+    title, unit : str
+        Above the chart, and below its axis.
+    limits : tuple of float, optional
+        Ends of the axis; the values' range without.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return ""
+    low, high = limits or (float(values.min()), float(values.max()))
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    counts, edges = np.histogram(values, bins=bins, range=(low, high))
+    step = (_WIDTH - 80) / bins
+    parts = [f'<text class="title" x="40" y="16">{escape(title)} (n = {values.size:,})</text>']
+    for i, count in enumerate(counts):
+        height = 110 * count / max(counts.max(), 1)
+        parts.append(
+            f'<rect x="{40 + i * step:.1f}" y="{140 - height:.1f}" width="{step - 2:.1f}" '
+            f'height="{height:.1f}" fill="{colour}">'
+            f"<title>{_number(edges[i])} to {_number(edges[i + 1])}: {count}</title></rect>"
+        )
+    parts.append(f'<line x1="40" x2="{_WIDTH - 40}" y1="140" y2="140"/>')
+    for place in (0.0, 0.5, 1.0):
+        x = 40 + place * (_WIDTH - 80)
+        text = _number(low + place * (high - low))
+        parts.append(f'<text x="{x:.0f}" y="157" text-anchor="middle">{text}</text>')
+    parts.append(f'<text x="34" y="40" text-anchor="end">{counts.max()}</text>')
+    parts.append(f'<text x="{_WIDTH / 2}" y="175" text-anchor="middle">{escape(unit)}</text>')
+    return svg("".join(parts), 182, title)
+
+
+def lines(series: dict[str, tuple[list, list]], colours: list[str], label: str, unit: str) -> str:
+    """Draw curves of (x, y) over a common axis; points that are no numbers are left out."""
+    clean = {}
+    for name, (x, y) in series.items():
+        points = np.array([x, y], dtype=float)
+        points = points[:, np.isfinite(points).all(axis=0)]
+        if points.shape[1]:
+            clean[name] = points
+    if not clean:
+        return ""
+    every = np.concatenate(list(clean.values()), axis=1)
+    (left, low), (right, high) = every.min(axis=1), every.max(axis=1)
+    low = min(low, 0.0)
+    width, rise = max(right - left, 1e-9), max(high - low, 1e-9)
+    parts = [
+        '<line x1="60" x2="500" y1="180" y2="180"/><line x1="60" x2="60" y1="30" y2="180"/>',
+        f'<text x="54" y="38" text-anchor="end">{_number(high)}</text>',
+        f'<text x="54" y="184" text-anchor="end">{_number(low)}</text>',
+        f'<text x="60" y="198">{_number(left)}</text>',
+        f'<text x="500" y="198" text-anchor="end">{_number(right)}</text>',
+        f'<text x="280" y="198" text-anchor="middle">{escape(unit)}</text>',
+    ]
+    for i, (name, points) in enumerate(clean.items()):
+        x = 60 + 440 * (points[0] - left) / width
+        y = 180 - 150 * (points[1] - low) / rise
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        dash = ' stroke-dasharray="6 4"' if i % 2 else ""
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colours[i % len(colours)]}" '
+            f'stroke-width="2.5"{dash}/><text x="{70 + i * 130}" y="16" '
+            f'fill="{colours[i % len(colours)]}" class="key">{"╌╌" if i % 2 else "━"} '
+            f"{escape(name)}</text>"
+        )
+    return svg("".join(parts), 206, label)
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    """Return a plain HTML table; numbers are shortened and set to the right."""
+    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in header)
+    body = []
+    for row in rows:
+        cells = []
+        for value in row:
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            text = _number(float(value)) if number else escape(str(value))
+            cells.append(f'<td class="n">{text}</td>' if number else f"<td>{text}</td>")
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def confusion(matrix: list[list[float]], names: list[str]) -> str:
+    """Return a confusion matrix (rows: truth, columns: called), shaded by the row's share."""
+    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in names)
+    rows = []
+    for name, row in zip(names, matrix, strict=False):
+        whole = sum(row) or 1
+        cells = "".join(
+            f'<td class="n" style="background:rgba(0,114,178,{0.55 * value / whole:.2f})">'
+            f"{_number(value)}</td>"
+            for value in row
+        )
+        rows.append(f'<tr><th scope="row">{escape(str(name))}</th>{cells}</tr>')
+    return (
+        f'<div class="scroll"><table><thead><tr><th>truth ＼ called</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )

@@ -1,0 +1,330 @@
+"""Build the report: one HTML file that needs nothing else, not even a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html import escape
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+
+from tomocensus.report import charts
+from tomocensus.report.colours import class_colours, css, recolour_png
+
+_COLUMNS = [
+    "tomogram",
+    "group",
+    "instance",
+    "class",
+    "confidence",
+    "equivalent_diameter_angstrom",
+    "volume_angstrom3",
+    "sphericity",
+    "solidity",
+    "mean_probability",
+    "touches_border",
+    "separation",
+    "nearest_distance_angstrom",
+    "x_voxel",
+    "y_voxel",
+    "z_voxel",
+    "x_angstrom",
+    "y_angstrom",
+    "z_angstrom",
+]
+_TEXT = ("tomogram", "group", "class", "separation")
+_REVIEW = 20
+_HISTOGRAMS = 12
+
+
+def build_report(
+    pictures: dict[str, dict],
+    instances: pd.DataFrame,
+    counts: pd.DataFrame,
+    evaluation: pd.DataFrame | None = None,
+    inputs: dict[str, dict] | None = None,
+    provenance: dict | None = None,
+    models: dict[str, dict] | None = None,
+    title: str = "TomoCensus",
+) -> str:
+    """Put a data set's results into one self-contained HTML page.
+
+    Parameters
+    ----------
+    pictures : dict
+        Per tomogram, what `tomocensus.report.picture` returned.
+    instances : pandas.DataFrame
+        Instance table of all tomograms; missing columns are left out of the page.
+    counts : pandas.DataFrame
+        Counts by tomogram, group and class; see `tomocensus.census.COUNT_COLUMNS`.
+    evaluation : pandas.DataFrame, optional
+        Columns ``tomogram``, ``metric``, ``value``, ``note``.
+    inputs : dict, optional
+        Per tomogram the content of ``input.json``; its ``warnings`` are shown.
+    provenance : dict, optional
+        ``versions`` and anything else, shown as it is.
+    models : dict, optional
+        Cards by kind; ``history`` of the segmenter, ``classes`` and ``confusion_matrix`` of the
+        classifier are drawn.
+    title : str
+
+    Returns
+    -------
+    str
+        HTML. Every text from outside is escaped; the page's policy forbids any request.
+    """
+    instances = _tidy(instances)
+    inputs, models = inputs or {}, models or {}
+    colours = class_colours([*instances["class"], *_all_classes(pictures)])
+    data = {
+        "columns": [name for name in _COLUMNS if name in instances],
+        "colours": {name: css(rgb) for name, rgb in colours.items()},
+        "pictures": {name: _recoloured(one, colours) for name, one in pictures.items()},
+    }
+    data["rows"] = _rows(instances, data["columns"])
+    parts = {
+        "title": escape(title),
+        "css": _template("report.css"),
+        "js": _template("report.js"),
+        "data": _json(data),
+        "cards": _cards(instances, pictures, inputs),
+        "warnings": _warnings(inputs),
+        "charts": _charts(instances, colours),
+        "counts": _counts(counts),
+        "review": _review(instances),
+        "evaluation": _evaluation(evaluation),
+        "models": _models(models),
+        "provenance": _provenance(provenance or {}, models),
+    }
+    # One pass, so that a value that looks like a placeholder stays as it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], _template("report.html"))
+
+
+def _template(name: str) -> str:
+    return resources.files("tomocensus.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _json(data) -> str:
+    """Return JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _tidy(instances: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with text columns as text and the rest as numbers where they should be."""
+    instances = instances.copy()
+    for name in ("tomogram", "class"):
+        if name not in instances:
+            instances[name] = "unknown" if name == "class" else ""
+    for name in _COLUMNS:
+        if name not in instances:
+            continue
+        if name in _TEXT:
+            column = instances[name].astype(object)
+            instances[name] = column.where(column.notna(), "").astype(str)
+        elif name != "touches_border":
+            instances[name] = pd.to_numeric(instances[name], errors="coerce")
+    instances["class"] = instances["class"].replace("", "unknown")
+    return instances
+
+
+def _rows(instances: pd.DataFrame, columns: list[str]) -> list[list]:
+    """Return the table's rows, numbers at five significant digits, None for missing."""
+
+    def plain(value):
+        if isinstance(value, (bool, np.bool_)):
+            return bool(value)
+        if isinstance(value, str):
+            return value
+        if value is None or not np.isfinite(value):
+            return None
+        number = float(value)
+        return int(number) if number.is_integer() else float(f"{number:.5g}")
+
+    return [[plain(v) for v in row] for row in zip(*(instances[c] for c in columns), strict=True)]
+
+
+def _all_classes(pictures: dict) -> list[str]:
+    return [name for one in pictures.values() for name in one.get("classes", [])]
+
+
+def _recoloured(one: dict, colours: dict) -> dict:
+    """Return a tomogram's pictures with class overlays in the data set's colours."""
+    palette = [(0, 0, 0)]
+    for name in one.get("classes", []):
+        palette += [colours[name], colours[name]]
+
+    def change(cut):
+        png = recolour_png(base64.b64decode(cut["class"]), palette)
+        return {**cut, "class": base64.b64encode(png).decode()}
+
+    return {**one, "slices": [change(cut) for cut in one["slices"]], "xz": change(one["xz"])}
+
+
+def _cards(instances, pictures, inputs) -> str:
+    names = set(pictures) | set(inputs) | set(instances["tomogram"])
+    faults = sum(len(one.get("warnings") or []) for one in inputs.values())
+    values = [
+        ("Tomograms", len(names - {""})),
+        ("Instances", len(instances)),
+        ("Classes", len(set(instances["class"]) - {"unknown"})),
+        ("Warnings", faults),
+    ]
+    if "confidence" in instances and instances["confidence"].notna().any():
+        values.insert(3, ("Median confidence", f"{instances['confidence'].median():.2f}"))
+    return "".join(
+        f'<div class="stat"><b>{value if isinstance(value, str) else f"{value:,}"}</b>'
+        f"<span>{name}</span></div>"
+        for name, value in values
+    )
+
+
+def _warnings(inputs: dict) -> str:
+    items = [
+        f"<li><b>{escape(str(name))}</b>: {escape(str(text))}</li>"
+        for name, one in inputs.items()
+        for text in one.get("warnings") or []
+    ]
+    if not items:
+        return ""
+    return f'<section class="card warn"><h2>Warnings</h2><ul>{"".join(items)}</ul></section>'
+
+
+def _charts(instances: pd.DataFrame, colours: dict) -> str:
+    """Return counts by class, by class and group, sizes by class, and confidence."""
+    if not len(instances):
+        return '<p class="muted">No instances were found.</p>'
+    order = instances["class"].value_counts()
+    bars = [(name, int(n), css(colours[name])) for name, n in order.items()]
+    figures = [f"<figure><h3>Instances per class</h3>{charts.bars(bars, 'counts')}</figure>"]
+    if "group" in instances and instances["group"].nunique() > 1:
+        both = instances.groupby(["class", "group"]).size()
+        bars = [
+            (f"{name} · {group or 'no group'}", int(n), css(colours[name]))
+            for (name, group), n in both.items()
+        ]
+        drawn = charts.bars(bars, "counts by class and group")
+        figures.append(f"<figure><h3>Instances per class and group</h3>{drawn}</figure>")
+    if "equivalent_diameter_angstrom" in instances:
+        for name in order.index[:_HISTOGRAMS]:
+            size = instances.loc[instances["class"] == name, "equivalent_diameter_angstrom"] / 10
+            heading = f"Size of {name}"
+            drawn = charts.histogram(size, css(colours[name]), heading, "equivalent diameter, nm")
+            figures.append(f"<figure>{drawn}</figure>" if drawn else "")
+    if "confidence" in instances:
+        drawn = charts.histogram(
+            instances["confidence"], "#0072b2", "Confidence of the class", "confidence", (0, 1)
+        )
+        figures.append(f"<figure>{drawn}</figure>" if drawn else "")
+    return f'<div class="grid">{"".join(figures)}</div>'
+
+
+def _counts(counts: pd.DataFrame | None) -> str:
+    """Return the counts' table in nm and µm."""
+    if counts is None or not len(counts):
+        return ""
+    scale = {
+        "tomogram": ("tomogram", None),
+        "group": ("group", None),
+        "class": ("class", None),
+        "count": ("count", 1),
+        "density_per_micrometre3": ("per µm³", 1),
+        "diameter_mean_angstrom": ("diameter, nm", 0.1),
+        "diameter_sd_angstrom": ("± s.d.", 0.1),
+        "object_volume_mean_angstrom3": ("volume, nm³", 1e-3),
+        "confidence_mean": ("confidence", 1),
+    }
+    used = [name for name in scale if name in counts]
+    columns = []
+    for name in used:
+        factor = scale[name][1]
+        if factor is None:
+            columns.append(counts[name].astype(object).fillna("").astype(str))
+        else:
+            columns.append(pd.to_numeric(counts[name], errors="coerce").astype(float) * factor)
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    drawn = charts.table([scale[name][0] for name in used], rows)
+    return f"<details><summary>Counts and sizes as a table</summary>{drawn}</details>"
+
+
+def _review(instances: pd.DataFrame) -> str:
+    """Return the instances whose class is least certain."""
+    if "confidence" not in instances or not instances["confidence"].notna().any():
+        return ""
+    least = instances.dropna(subset=["confidence"]).sort_values("confidence", kind="stable")
+    items = []
+    for index in least.index[:_REVIEW]:
+        row = instances.loc[index]
+        number = f"{row['instance']:.0f}" if "instance" in instances else ""
+        place = instances.index.get_loc(index)
+        items.append(
+            f'<li><button type="button" data-row="{place}">{escape(row["tomogram"])} '
+            f"#{number}</button> {escape(row['class'])} "
+            f'<span class="muted">{row["confidence"]:.2f}</span></li>'
+        )
+    return (
+        '<section class="card"><h2>Review first</h2><p class="muted">The least certain classes. '
+        f'Choose one to see it.</p><ol class="review">{"".join(items)}</ol></section>'
+    )
+
+
+def _evaluation(evaluation: pd.DataFrame | None) -> str:
+    if evaluation is None or not len(evaluation):
+        return ""
+    used = [name for name in ("tomogram", "metric", "value", "note") if name in evaluation]
+    rows = evaluation[used].astype(object)
+    rows = rows.where(rows.notna(), "")
+    drawn = charts.table(used, rows.to_numpy().tolist())
+    return f'<section class="card"><h2>Against ground truth</h2>{drawn}</section>'
+
+
+def _models(models: dict) -> str:
+    """Return the segmenter's learning curve and the classifier's confusion matrix."""
+    parts = []
+    history = (models.get("segmenter") or {}).get("history")
+    if isinstance(history, list):
+        history = [one for one in history if isinstance(one, dict)]
+        steps = [one.get("step", i) for i, one in enumerate(history)]
+        curves = {}
+        for key in ("loss", "validation"):
+            values = [one.get(key) for one in history]
+            values = [v if isinstance(v, (int, float)) else float("nan") for v in values]
+            curves[key] = (steps, values)
+        drawn = charts.lines(curves, ["#0072b2", "#d55e00"], "learning curve", "step")
+        parts.append(f"<figure><h3>Segmenter: learning curve</h3>{drawn}</figure>" if drawn else "")
+    card = models.get("classifier") or {}
+    if card.get("confusion_matrix") and card.get("classes"):
+        drawn = charts.confusion(card["confusion_matrix"], card["classes"])
+        parts.append(f"<figure><h3>Classifier: left-out examples</h3>{drawn}</figure>")
+    if not any(parts):
+        return ""
+    return (
+        f'<section class="card"><h2>Models</h2><div class="grid">{"".join(parts)}</div></section>'
+    )
+
+
+def _provenance(provenance: dict, models: dict) -> str:
+    """Return versions, models and everything else that made the results."""
+    versions = provenance.get("versions") or {}
+    parts = []
+    if versions:
+        rows = [[name, str(value)] for name, value in versions.items()]
+        parts.append(f"<h3>Versions</h3>{charts.table(['package', 'version'], rows)}")
+    shown = {kind: _short(card) for kind, card in models.items()}
+    for name, value in {"models": shown, **provenance}.items():
+        if name == "versions" or not value:
+            continue
+        text = escape(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        parts.append(
+            f"<details><summary>{escape(str(name).capitalize())}</summary>"
+            f"<pre>{text}</pre></details>"
+        )
+    return "".join(parts) or '<p class="muted">Nothing was recorded.</p>'
+
+
+def _short(card: dict) -> dict:
+    """Return a model's card without the curve that is drawn already."""
+    return {name: value for name, value in (card or {}).items() if name != "history"}
