@@ -14,7 +14,7 @@ import pandas as pd
 from tomocensus.report import charts
 from tomocensus.report.colours import class_colours, css, recolour_png
 
-_COLUMNS = [
+_COLUMNS = (
     "tomogram",
     "group",
     "instance",
@@ -34,7 +34,7 @@ _COLUMNS = [
     "x_angstrom",
     "y_angstrom",
     "z_angstrom",
-]
+)
 _TEXT = ("tomogram", "group", "class", "separation")
 _REVIEW = 20
 _HISTOGRAMS = 12
@@ -115,7 +115,7 @@ def _json(data) -> str:
 
 def _tidy(instances: pd.DataFrame) -> pd.DataFrame:
     """Return the table with text columns as text and the rest as numbers where they should be."""
-    instances = instances.copy()
+    instances = instances.reset_index(drop=True)
     for name in ("tomogram", "class"):
         if name not in instances:
             instances[name] = "unknown" if name == "class" else ""
@@ -276,6 +276,10 @@ def _evaluation(evaluation: pd.DataFrame | None) -> str:
         return ""
     used = [name for name in ("tomogram", "metric", "value", "note") if name in evaluation]
     rows = evaluation[used].astype(object)
+    if "value" in rows:
+        # One text among the values makes all of them text when they are read.
+        numbers = pd.to_numeric(rows["value"], errors="coerce")
+        rows["value"] = numbers.astype(object).where(numbers.notna(), rows["value"])
     rows = rows.where(rows.notna(), "")
     drawn = charts.table(used, rows.to_numpy().tolist())
     return f'<section class="card"><h2>Against ground truth</h2>{drawn}</section>'

@@ -1,0 +1,344 @@
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tomocensus.report import build_report, picture
+from tomocensus.report.charts import bars, histogram, lines
+from tomocensus.report.colours import class_colours, colour, recolour_png
+from tomocensus.report.pictures import choose_slices
+from tomocensus.volume import Volume
+
+EVIL = "</script><script>window.bad=1</script>\"'&{{css}}"
+
+
+def scene(class_a="vesicle", class_b="debris"):
+    """Two boxes: instance 1 at x 10..29, instance 2 at x 40..59; z 4..9, y 10..29."""
+    labels = np.zeros((16, 40, 80), np.int32)
+    labels[4:10, 10:30, 10:30] = 1
+    labels[4:10, 10:30, 40:60] = 2
+    noise = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
+    probability = (labels > 0).astype(np.int8) * 100
+    table = pd.DataFrame(
+        {
+            "tomogram": "one",
+            "group": "",
+            "instance": [1, 2],
+            "class": [class_a, class_b],
+            "confidence": [0.9, 0.4],
+            "equivalent_diameter_angstrom": [200.0, 210.0],
+            "volume_angstrom3": [2.4e6, 2.4e6],
+            "x_voxel": [19.5, 49.5],
+            "y_voxel": [19.5, 19.5],
+            "z_voxel": [6.5, 6.5],
+        }
+    )
+    return Volume(noise - labels, 10.0), probability, labels, table
+
+
+def counts_of(table):
+    return pd.DataFrame({"tomogram": "one", "group": "", "class": table["class"], "count": 1})
+
+
+def rgba(text):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGBA"))
+
+
+def data_of(html):
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
+    return json.loads(found[1])
+
+
+class Page(HTMLParser):
+    VOID = ("meta", "link", "img", "input", "br", "rect", "line")
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.links, self.scripts, self.wrong = [], [], 0, []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        self.scripts += tag == "script"
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+@pytest.fixture
+def page():
+    tomogram, probability, labels, table = scene()
+    drawn = json.loads(json.dumps(picture(tomogram, probability, labels, table, slices=3)))
+    return build_report({"one": drawn}, table, counts_of(table), title="Test")
+
+
+def test_overlays_have_the_colours_of_what_lies_there():
+    tomogram, probability, labels, table = scene()
+    drawn = picture(tomogram, probability, labels, table, slices=3)
+    assert [cut["z"] for cut in drawn["slices"]] == [4, 6, 9]
+    cut = drawn["slices"][1]
+    factor = cut["width"] // 80
+    assert cut["width"] >= 480
+    assert cut["height"] == 40 * factor
+    at = lambda y, x: (y * factor + factor // 2, x * factor + factor // 2)  # noqa: E731
+    colours = class_colours(["vesicle", "debris"])
+    named, numbered, chance = (rgba(cut[k]) for k in ("class", "instances", "probability"))
+    assert tuple(named[at(20, 20)][:3]) == colours["vesicle"]
+    assert tuple(named[at(20, 50)][:3]) == colours["debris"]
+    assert tuple(numbered[at(20, 20)][:3]) == colour(0)
+    assert tuple(numbered[at(20, 50)][:3]) == colour(1)
+    for image in (named, numbered, chance):
+        assert image[at(20, 35)][3] == 0
+    assert 0 < named[at(20, 20)][3] < 255
+    assert named[10 * factor, 10 * factor, 3] == 255  # the outline
+    assert chance[at(20, 20)][3] > 200
+
+
+def test_xz_cut_lies_at_the_middle_of_y():
+    tomogram, probability, labels, table = scene()
+    cut = picture(tomogram, probability, labels, table)["xz"]
+    shown = rgba(cut["class"])
+    factor = cut["width"] // 80
+    assert cut["y"] == 20
+    assert shown.shape[0] == 16 * factor
+    assert shown[6 * factor, 20 * factor, 3] > 0
+    assert shown[12 * factor, 20 * factor, 3] == 0
+
+
+@pytest.mark.parametrize(("dtype", "full"), [(np.float32, 1), (np.int8, 100), (np.uint8, 255)])
+def test_scale_of_the_map_is_told_from_its_values(dtype, full):
+    tomogram, _, labels, table = scene()
+    drawn = picture(tomogram, ((labels > 0) * full).astype(dtype), labels, table, slices=1)
+    assert rgba(drawn["slices"][0]["probability"])[..., 3].max() == 230
+
+
+def test_wide_tomograms_are_drawn_small():
+    labels = np.zeros((8, 900, 1500), np.int32)
+    drawn = picture(Volume(labels.astype(np.float32), 5.0), None, labels, pd.DataFrame(), 1)
+    assert drawn["slices"][0]["width"] == 720
+    assert drawn["slices"][0]["height"] == 432
+
+
+def test_without_instances_map_or_contrast():
+    labels = np.zeros((16, 40, 80), np.int32)
+    volume = Volume(np.full(labels.shape, np.nan, np.float32), 10.0)
+    drawn = picture(volume, None, labels, pd.DataFrame(), slices=5)
+    assert [cut["z"] for cut in drawn["slices"]] == choose_slices(labels, 5)
+    assert drawn["slices"][0]["z"] == 0
+    assert drawn["slices"][-1]["z"] == 15
+    assert drawn["slices"][0]["probability"] is None
+    assert rgba(drawn["slices"][0]["class"])[..., 3].max() == 0
+    html = build_report({"one": drawn}, pd.DataFrame(), pd.DataFrame())
+    assert "No instances were found" in html
+    assert data_of(html)["rows"] == []
+
+
+def test_shapes_must_agree():
+    tomogram, probability, labels, table = scene()
+    with pytest.raises(ValueError, match="labels have shape"):
+        picture(tomogram, probability, labels[1:], table)
+
+
+def test_a_class_has_one_colour_in_all_tomograms():
+    # Alone, "vesicle" would take the first colour; beside "debris" it takes the second.
+    tomogram, probability, labels, table = scene("vesicle", "vesicle")
+    drawn = picture(tomogram, probability, labels, table, slices=1)
+    other = scene()[3].assign(tomogram="two")
+    html = build_report({"one": drawn}, pd.concat([table, other]), counts_of(table))
+    data = data_of(html)
+    shown = rgba(data["pictures"]["one"]["slices"][0]["class"])
+    factor = shown.shape[1] // 80
+    red, green, blue = shown[20 * factor, 20 * factor, :3]
+    assert f"#{red:02x}{green:02x}{blue:02x}" == data["colours"]["vesicle"]
+    assert tuple(shown[20 * factor, 20 * factor, :3]) == colour(1)
+
+
+def test_recolouring_needs_a_palette():
+    stream = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(stream, "PNG")
+    with pytest.raises(ValueError, match="no palette"):
+        recolour_png(stream.getvalue(), [(1, 2, 3)])
+
+
+def test_page_is_whole_and_asks_for_nothing(page):
+    parsed = Page(page)
+    assert parsed.wrong == []
+    assert parsed.open == []
+    assert all(link.startswith("data:") for link in parsed.links)
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "{{" not in page
+
+
+def test_rows_and_numbers_are_in_the_page(page):
+    data = data_of(page)
+    rows = [dict(zip(data["columns"], row, strict=True)) for row in data["rows"]]
+    assert [row["class"] for row in rows] == ["vesicle", "debris"]
+    assert rows[0]["volume_angstrom3"] == 2.4e6
+    assert "sphericity" not in data["columns"]
+    # The least certain comes first in the list to review.
+    assert re.search(r'data-row="1">one #2.*data-row="0">one #1', page)
+
+
+def test_text_from_outside_stays_text():
+    tomogram, probability, labels, table = scene(EVIL)
+    table["group"] = [EVIL, "b"]
+    drawn = picture(tomogram, probability, labels, table, slices=1)
+    html = build_report(
+        {"one": drawn},
+        table,
+        counts_of(table),
+        pd.DataFrame({"tomogram": [EVIL], "metric": [EVIL], "value": [0.5], "note": [EVIL]}),
+        {"one": {"warnings": [EVIL]}},
+        {"versions": {EVIL: EVIL}, EVIL: EVIL},
+        {"segmenter": {"name": EVIL}, "classifier": {"classes": [EVIL], "confusion_matrix": [[1]]}},
+        EVIL,
+    )
+    parsed = Page(html)
+    assert parsed.scripts == 2
+    assert parsed.wrong == []
+    assert parsed.open == []
+    assert data_of(html)["rows"][0][data_of(html)["columns"].index("class")] == EVIL
+
+
+def test_scores_models_and_provenance_are_shown():
+    _, _, _, table = scene()
+    html = build_report(
+        {},
+        table,
+        counts_of(table),
+        pd.DataFrame({"tomogram": "one", "metric": ["dice"], "value": ["0.91239"], "note": [""]}),
+        {},
+        {"versions": {"numpy": "2.4"}, "parameters": {"min_volume": 77}},
+        {
+            "segmenter": {"history": [{"step": 0, "loss": 1.0}, {"step": 9, "loss": 0.5}]},
+            "classifier": {"classes": ["a", "b"], "confusion_matrix": [[3, 1], [0, 4]]},
+        },
+    )
+    assert "0.9124" in html
+    assert "min_volume" in html
+    assert "numpy" in html
+    assert "learning curve" in html
+    assert "truth ＼ called" in html
+
+
+def test_odd_values_do_not_break_the_page():
+    table = pd.DataFrame(
+        {"tomogram": ["t", "t"], "instance": [1, 2], "class": [None, "a"], "confidence": ["", "x"]}
+    )
+    data = data_of(build_report({}, table, pd.DataFrame()))
+    assert data["rows"] == [["t", 1, "unknown", None], ["t", 2, "a", None]]
+
+
+def test_size_grows_little_with_rows():
+    table = pd.concat([scene()[3]] * 10_000, ignore_index=True)
+    html = build_report({}, table, pd.DataFrame())
+    assert len(data_of(html)["rows"]) == 20_000
+    assert len(html) < 20_000 * 80 + 200_000
+
+
+def test_bars_are_as_long_as_their_values():
+    drawn = bars([("a", 10, "red"), ("b", 5, "blue")], "x")
+    assert re.findall(r'width="([\d.]+)"', drawn) == ["270.0", "135.0"]
+
+
+def test_histogram_counts_every_finite_value():
+    drawn = histogram([1.0, 2.0, 2.0, np.nan, 9.0], "red", "sizes", "nm")
+    assert sum(int(n) for n in re.findall(r": (\d+)</title>", drawn)) == 4
+    assert histogram([np.nan], "red", "sizes", "nm") == ""
+
+
+def test_curve_without_points_is_left_out():
+    assert lines({"loss": ([0, 1], [np.nan, np.nan])}, ["red"], "x", "step") == ""
+    assert lines({"loss": ([0, 1], [2, 1])}, ["red"], "x", "step").count("polyline") == 1
+
+
+def chromium(tmp_path, html, *options, size="1400,1000"):
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    path = tmp_path / "page.html"
+    path.write_text(html, encoding="utf-8")
+    quiet = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    where = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [program, *quiet, where, f"--window-size={size}", *options, "--dump-dom"]
+    done = subprocess.run(
+        [*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
+
+
+def test_browser_fills_the_table_and_the_viewer(page, tmp_path):
+    dom = chromium(tmp_path, page)
+    assert 'data-ready="yes"' in dom
+    assert re.search(r'<p id="fault"[^>]*hidden', dom)
+    body = re.search(r'<tbody id="rows">(.*?)</tbody>', dom, re.S)[1]
+    assert body.count("<tr>") == 2
+    assert "vesicle" in body
+    assert "z = 6" in dom
+    assert 'src="data:image/jpeg;base64,' in dom
+
+
+def test_browser_tells_of_a_script_that_fails(page, tmp_path):
+    dom = chromium(tmp_path, page.replace("const names =", "missing(); const names =", 1))
+    assert 'data-ready="yes"' not in dom
+    assert "The page failed" in dom
+
+
+def test_browser_sorts_filters_and_jumps(page, tmp_path):
+    act = """<script>
+      const say = (name, text) => { document.body.dataset[name] = text; };
+      const first = () => document.querySelector("#rows tr").textContent;
+      const heads = [...document.querySelectorAll("#head button")];
+      heads.find((one) => one.textContent === "confidence").click();
+      say("sorted", first());
+      const least = document.getElementById("by-confidence");
+      least.value = "0.5"; least.dispatchEvent(new Event("input"));
+      say("left", document.querySelectorAll("#rows tr").length + first());
+      document.querySelector('[data-row="1"]').click();
+      say("ring", document.querySelector("#xy i").style.left);
+    </script></body>"""
+    dom = chromium(tmp_path, page.replace("</body>", act))
+    assert 'data-sorted="one2debris' in dom
+    assert 'data-left="1one1vesicle' in dom
+    assert 'data-ring="62.5%"' in dom
+
+
+def test_narrow_page_does_not_scroll_sideways(page, tmp_path):
+    inner = base64.b64encode(page.encode()).decode()
+    # Headless windows are never narrower than 500 pixels; a frame is.
+    outer = f"""<iframe id="f" style="width:400px;height:900px;border:0"></iframe><script>
+      const bytes = Uint8Array.from(atob("{inner}"), (c) => c.charCodeAt(0));
+      const frame = document.getElementById("f");
+      frame.onload = () => {{
+        const root = frame.contentDocument.documentElement;
+        document.body.dataset.width = root.clientWidth + "/" + root.scrollWidth;
+      }};
+      frame.srcdoc = new TextDecoder().decode(bytes);
+    </script>"""
+    dom = chromium(tmp_path, outer, "--virtual-time-budget=5000")
+    inside, whole = map(int, re.search(r'data-width="(\d+)/(\d+)"', dom).groups())
+    assert inside >= 380
+    assert whole <= inside
