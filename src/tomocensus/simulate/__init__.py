@@ -2,7 +2,7 @@
 
 from tomocensus.simulate.microscope import image_labels
 from tomocensus.simulate.scenes import KINDS, Scene, draw_scene
-from tomocensus.simulate.tomogram import SimulatedTomogram, simulate_tomogram
+from tomocensus.simulate.tomogram import SimulatedTomogram, simulate_tomogram, write_dataset
 
 __all__ = [
     "KINDS",
@@ -11,4 +11,5 @@ __all__ = [
     "draw_scene",
     "image_labels",
     "simulate_tomogram",
+    "write_dataset",
 ]

@@ -126,7 +126,7 @@ def image_labels(
 def _transfer(image, voxel_size, defocus, rng, correct, jitter):
     """Apply CTF, damping and an alignment error to a projection ``(ny, nx)``."""
     transfer = contrast_transfer(image.shape, voxel_size, defocus)
-    # Focusing errors and drift leave the first zero crossing standing; below it nothing is flipped.
+    # Correction flips phases only: amplitudes near the zeros stay lost.
     if correct:
         transfer = np.abs(transfer)
     spectrum = fft.rfft2(image) * transfer

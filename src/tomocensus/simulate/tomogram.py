@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from tomocensus.atomic import write_json, write_text
 from tomocensus.simulate.microscope import image_labels
-from tomocensus.simulate.scenes import draw_scene
+from tomocensus.simulate.scenes import FIELD, KINDS, draw_scene
 from tomocensus.volume import Volume
 
 PRESETS = {
     "random": {},
+    "cell": {"shape": (64, 256, 256), "crowded": True},
     "demo": {
         "voxel_size": 20.0,
         "shape": (64, 192, 192),
@@ -61,11 +65,18 @@ def simulate_tomogram(
     voxel_size : float, optional
         Å, else 5-25.
     preset : str
-        ``random`` or ``demo``.
+        ``random``, ``cell`` (the same, always crowded) or ``demo``.
     **overrides
         snr, defocus (µm), tilt_range and tilt_step (degrees), polarity, sirt_like, correct_ctf,
-        abundance.
+        abundance (factor on the number of each kind).
+
+    Raises
+    ------
+    ValueError
+        The preset or an override is unknown.
     """
+    if preset not in PRESETS:
+        raise ValueError(f"preset {preset!r} is unknown; known are {', '.join(PRESETS)}")
     rng = np.random.default_rng(seed)
     chosen = {
         "shape": (64, 256, 256),
@@ -79,12 +90,21 @@ def simulate_tomogram(
         "polarity": str(rng.choice(["dark", "bright"])),
         "abundance": None,
     }
-    chosen.update(PRESETS[preset])
-    if preset == "demo":
-        chosen["abundance"] = DEMO_ABUNDANCE
+    unknown = sorted(set(overrides) - set(chosen))
+    if unknown:
+        raise ValueError(f"unknown override {unknown[0]!r}; known are {', '.join(chosen)}")
+    chosen.update({k: v for k, v in PRESETS[preset].items() if k != "crowded"})
     chosen.update({k: v for k, v in {"shape": shape, "voxel_size": voxel_size}.items() if v})
     chosen.update(overrides)
-    scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"])
+    room = {}
+    if chosen["abundance"] is None and preset == "demo":
+        chosen["abundance"] = DEMO_ABUNDANCE
+    elif chosen["abundance"] is None:
+        crowded = PRESETS[preset].get("crowded", False)
+        chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
+        # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
+        room = {"largest": 0.3, "attempts": 4}
+    scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
     names = ("snr", "defocus", "tilt_range", "tilt_step", "sirt_like", "correct_ctf")
     image = image_labels(
         scene.density, chosen["voxel_size"], rng, **{name: chosen[name] for name in names}
@@ -104,9 +124,47 @@ def simulate_tomogram(
     )
 
 
+def _abundance(rng, shape, voxel_size, crowded):
+    """Draw how common each kind is; small fields get enough for some objects of every kind."""
+    volume = float(np.prod(shape)) * voxel_size**3 / FIELD
+    # Without this a field of 32 nm x 128 nm x 128 nm is mostly empty: nothing to learn from.
+    boost = max(1.0, min(0.4 / volume, 40.0))
+    low, high = (1.5, 4.0) if crowded else (0.3, 3.0)
+    return {kind: boost * float(np.exp(rng.uniform(np.log(low), np.log(high)))) for kind in KINDS}
+
+
 def _renumber(labels, classes):
     """Number the instances that are in view 1..N."""
     present = [int(number) for number in np.unique(labels) if number]
     table = np.zeros(max(classes, default=0) + 1, np.int32)
     table[present] = np.arange(1, len(present) + 1)
     return table[labels], {new: classes[old] for new, old in enumerate(present, start=1)}
+
+
+def write_dataset(
+    folder: str | os.PathLike, seed: int, preset: str = "random", **overrides
+) -> SimulatedTomogram:
+    """Simulate a tomogram and write it with its truth.
+
+    Writes ``tomogram.mrc``, ``instances.mrc``, ``membrane.mrc`` (0 or 1), ``classes.csv`` (columns
+    instance, class) and ``parameters.json``.
+
+    Parameters
+    ----------
+    folder : path
+        Made where it is missing.
+    seed, preset, **overrides
+        As in `simulate_tomogram`, with ``shape`` and ``voxel_size`` among the overrides.
+    """
+    from tomocensus.io import write_labels, write_mrc
+
+    made = simulate_tomogram(seed, preset=preset, **overrides)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_mrc(folder / "tomogram.mrc", made.tomogram)
+    write_labels(folder / "instances.mrc", made.instances)
+    write_mrc(folder / "membrane.mrc", made.instances.with_data(made.membrane.astype(np.int8)))
+    rows = "".join(f"{number},{name}\n" for number, name in sorted(made.classes.items()))
+    write_text(folder / "classes.csv", "instance,class\n" + rows)
+    write_json(folder / "parameters.json", made.parameters)
+    return made
