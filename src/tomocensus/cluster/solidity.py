@@ -1,7 +1,8 @@
-"""Digital solidity: voxels over lattice points of the convex hull, 1 for any convex voxel object."""
+"""Digital solidity: voxels over lattice points of the hull, 1 for any convex voxel object."""
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
@@ -44,24 +45,31 @@ def lattice_hull(points: np.ndarray) -> tuple[int, np.ndarray]:
     except (QhullError, ValueError):
         return len(np.unique(points, axis=0)), points
     planes = np.unique(np.round(hull.equations, 9), axis=0)
-    low, high = points.min(axis=0), points.max(axis=0)
-    z, y = np.meshgrid(
-        np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij"
-    )
-    left = np.full(z.shape, float(low[2]))
-    right = np.full(z.shape, float(high[2]))
-    outside = np.zeros(z.shape, bool)
-    for a, b, c, d in planes:
-        rest = -(a * z + b * y + d)
-        if c > 1e-9:
-            np.minimum(right, rest / c, out=right)
-        elif c < -1e-9:
-            np.maximum(left, rest / c, out=left)
-        else:
-            outside |= rest < -1e-6
-    inside = np.floor(right + 1e-6) - np.ceil(left - 1e-6) + 1
-    inside[outside] = 0
-    return int(np.maximum(inside, 0).sum()), points[hull.vertices]
+    count = _count_inside(planes, points.min(axis=0), points.max(axis=0))
+    return count, points[hull.vertices]
+
+
+@numba.njit(cache=True)
+def _count_inside(planes, low, high):
+    """Count integer points on the inner side of all planes, row by row."""
+    total = 0
+    for z in range(low[0], high[0] + 1):
+        for y in range(low[1], high[1] + 1):
+            left, right = float(low[2]), float(high[2])
+            for a, b, c, d in planes:
+                rest = -(a * z + b * y + d)
+                if c > 1e-9:
+                    right = min(right, rest / c)
+                elif c < -1e-9:
+                    left = max(left, rest / c)
+                elif rest < -1e-6:
+                    right = left - 2
+                    break
+            # Facets through lattice points are inexact in floating point: hence the tolerance.
+            inside = np.floor(right + 1e-6) - np.ceil(left - 1e-6) + 1
+            if inside > 0:
+                total += int(inside)
+    return total
 
 
 def digital_solidity(mask: np.ndarray) -> float:

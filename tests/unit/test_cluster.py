@@ -1,0 +1,224 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tomocensus.cluster import (
+    ClusterParameters,
+    cluster,
+    cluster_labels,
+    decode_probability,
+    digital_solidity,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from cluster_scenes import analytic, ball, dense_scene, f1, ragged, rough, shell
+
+SMALL = ClusterParameters(minimum_volume=60)
+NAMES = list(analytic(0.3))
+# Surface noise tears walls that are two to three voxels thick; torn shells are still weak.
+HOLLOW = [name for name in NAMES if "shell" in name]
+
+
+def same_partition(a, b):
+    pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1)
+    return len(pairs[0]) == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
+
+
+@pytest.fixture(scope="module", params=[0.6, 1.0, 1.5])
+def shapes(request):
+    return analytic(request.param)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_analytic_shape(shapes, name):
+    mask, expected = shapes[name]
+    assert len(cluster(mask, 1.0, SMALL).table) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in HOLLOW])
+def test_analytic_shape_with_rough_surface(shapes, name):
+    mask, expected = shapes[name]
+    mask = rough(mask, np.random.default_rng(1), 0.6)
+    assert len(cluster(mask, 1.0, SMALL).table) == expected
+
+
+@pytest.mark.parametrize("kind", ["solid", "shell", "caps", "mixed"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_dense_scene(kind, seed):
+    mask, truth = dense_scene(seed, shape=(64, 112, 112), count=25, kind=kind)
+    result = cluster(mask, 1.0, SMALL)
+    assert f1(result.labels, truth) >= 0.95
+
+
+def test_dense_scene_with_rough_surfaces():
+    mask, truth = dense_scene(2, shape=(64, 112, 112), count=25)
+    labels = cluster(rough(mask, np.random.default_rng(0)), 1.0, SMALL).labels
+    assert f1(labels, truth) >= 0.95
+
+
+def test_ragged_probability_map():
+    mask, truth = dense_scene(3, shape=(64, 112, 112), count=25)
+    chance = ragged(mask, np.random.default_rng(0))
+    result = cluster(chance, 1.0, SMALL)
+    assert f1(result.labels, truth) >= 0.9
+    per_cent = cluster(np.rint(chance * 100).astype(np.int8), 1.0, SMALL)
+    assert f1(per_cent.labels, result.labels) > 0.95
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a[::-1],
+        lambda a: a[:, ::-1],
+        lambda a: a[:, :, ::-1],
+        lambda a: np.rot90(a, 1, (1, 2)),
+        lambda a: np.pad(a, ((3, 1), (0, 5), (2, 0))),
+    ],
+    ids=["flip z", "flip y", "flip x", "rotate", "translate"],
+)
+def test_partition_does_not_depend_on_the_frame(change):
+    mask, _ = dense_scene(4, shape=(56, 80, 80), count=14)
+    mask = np.pad(mask, 1)
+    before = change(cluster(mask, 1.0, SMALL).labels)
+    after = cluster(np.ascontiguousarray(change(mask)), 1.0, SMALL).labels
+    assert before.max() == after.max()
+    # Voxels of a plateau half way between two parts may fall to either.
+    assert f1(after, before, least=0.98) == 1.0
+
+
+def test_threads_do_not_change_anything():
+    mask, _ = dense_scene(5, shape=(56, 80, 80), count=14, kind="mixed")
+    one, two = cluster(mask, 1.0, SMALL), cluster(mask, 1.0, SMALL, threads=3)
+    np.testing.assert_array_equal(one.labels, two.labels)
+    assert one.table.equals(two.table)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.05, 0.6), st.booleans())
+def test_voxels_are_accounted_for(seed, density, fill):
+    mask = np.random.default_rng(seed).random((9, 10, 11)) < density
+    result = cluster(mask, 1.0, ClusterParameters(minimum_volume=4, fill=fill))
+    facts, labels = result.facts, result.labels
+    assert facts["object_voxels"] == mask.sum()
+    assert np.count_nonzero(labels) == (
+        mask.sum() - facts["dropped_voxels"] + facts["filled_voxels"]
+    )
+    if not fill:
+        assert not np.any(labels[~mask])
+    present = np.unique(labels[labels > 0])
+    assert list(present) == list(range(1, len(result.table) + 1))
+    first = [np.argmax(labels.ravel() == n) for n in present]
+    assert first == sorted(first)
+    assert list(result.table["voxels"]) == [np.count_nonzero(labels == n) for n in present]
+
+
+@pytest.mark.parametrize("half", [(1, 1, 1), (3, 5, 9), (12, 4, 7), (20, 20, 20), (2, 15, 15)])
+def test_convex_objects_have_solidity_one(half):
+    assert digital_solidity(ball((45, 45, 45), (22, 22, 22), half)) == 1.0
+
+
+def test_solidity_against_counting_every_point():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = rng.random((6, 7, 8)) < 0.1
+        points = np.argwhere(mask)
+        from scipy.spatial import Delaunay
+
+        grid = np.argwhere(np.ones_like(mask))
+        inside = np.count_nonzero(Delaunay(points).find_simplex(grid, tol=1e-9) >= 0)
+        assert digital_solidity(mask) == pytest.approx(len(points) / inside)
+
+
+def test_flat_and_empty_objects():
+    assert digital_solidity(np.zeros((3, 3, 3), bool)) == 0
+    line = np.zeros((3, 3, 9), bool)
+    line[1, 1, 2:7] = True
+    assert digital_solidity(line) == 1
+    empty = cluster(np.zeros((4, 5, 6), np.int8), 10.0)
+    assert len(empty.table) == 0
+    assert empty.labels.shape == (4, 5, 6)
+
+
+def test_two_touching_balls_have_the_solidity_of_theory():
+    shape = (64, 64, 120)
+    mask = ball(shape, (32, 32, 32), 28) | ball(shape, (32, 32, 88), 28)
+    assert digital_solidity(mask) == pytest.approx(0.80, abs=0.01)
+
+
+def test_without_convexity_components_stay_whole():
+    mask, expected = analytic(0.6)["overlap 10 %"]
+    assert expected == 2
+    parameters = ClusterParameters(minimum_volume=60, convexity=False)
+    assert len(cluster(mask, 1.0, parameters).table) == 1
+
+
+def test_boundary_map_parts_a_flattened_pair():
+    # One ellipsoid to the eye of a mask; the map of outlines shows a wall across its middle.
+    shape = (40, 40, 72)
+    mask = ball(shape, (20, 20, 36), (14, 14, 28))
+    wall = np.zeros(shape, np.float32)
+    wall[:, :, 35:38] = 1
+    boundary = wall * mask
+    assert len(cluster(mask, 1.0, SMALL).table) == 1
+    parted = cluster(mask, 1.0, SMALL, boundary=boundary)
+    assert len(parted.table) == 2
+    assert set(parted.table["origin"]) == {"split"}
+    # Its own surface predicted as outline does not part an object.
+    inner = ball(shape, (20, 20, 36), (12, 12, 26))
+    outline = (mask & ~inner).astype(np.float32)
+    assert len(cluster(mask, 1.0, SMALL, boundary=outline).table) == 1
+
+
+def test_specks_border_mask_and_columns():
+    volume = np.zeros((30, 30, 60), np.float32)
+    volume[ball(volume.shape, (15, 15, 15), 8)] = 1
+    volume[ball(volume.shape, (15, 15, 57), 8)] = 1
+    volume[2:4, 2:4, 30:32] = 1
+    result = cluster(volume, 10.0, ClusterParameters(minimum_volume=50_000))
+    assert list(result.table["touches_border"]) == [False, True]
+    assert result.facts["dropped_voxels"] == 8
+    assert result.facts["dropped_specks"] == 1
+    assert list(result.table["mean_probability"]) == [1, 1]
+    assert result.table["volume_angstrom3"][0] == result.table["voxels"][0] * 1000
+    keep = np.ones(volume.shape, bool)
+    keep[:, :, 40:] = False
+    assert len(cluster(volume, 10.0, mask=keep).table) == 1
+
+
+def test_filled_lumens_are_counted_and_mean_is_of_the_membrane():
+    mask = shell((40, 40, 40), (20, 20, 20), 15, 3)
+    result = cluster(mask.astype(np.int8) * 90, 1.0, ClusterParameters(minimum_volume=60))
+    row = result.table.iloc[0]
+    assert row["fill"] == "slices"
+    assert row["filled_voxels"] == result.facts["filled_voxels"] > mask.sum() * 0.5
+    assert row["mean_probability"] > 0.7
+
+
+def test_threshold_auto_finds_the_gap():
+    volume = np.full((20, 30, 30), 0.05, np.float32)
+    volume[ball(volume.shape, (10, 15, 15), 7)] = 0.4
+    assert len(cluster(volume, 10.0).table) == 0
+    result = cluster(volume, 10.0, ClusterParameters(threshold="auto"))
+    assert len(result.table) == 1
+    assert 0.05 < result.facts["threshold"] < 0.4
+
+
+def test_labelmap_of_another_program():
+    labels = np.zeros((8, 9, 10), np.int16)
+    labels[1:3, 1:3, 1:3] = 7
+    labels[5:7, 5:7, 5:7] = 3
+    result = cluster_labels(labels, 2.0)
+    assert same_partition(result.labels, labels)
+    assert list(result.table["origin"]) == ["given", "given"]
+    assert list(result.table["volume_angstrom3"]) == [64, 64]
+
+
+@pytest.mark.parametrize("scale", [1, 100, 255])
+def test_decode_probability(scale):
+    values = np.array([0, scale / 2, scale], np.float32)
+    np.testing.assert_allclose(decode_probability(values), [0, 0.5, 1])
+    np.testing.assert_allclose(decode_probability(values, scale), [0, 0.5, 1])
