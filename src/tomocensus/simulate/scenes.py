@@ -41,6 +41,7 @@ def draw_scene(
     touching: float = 0.3,
     largest: float = 0.1,
     attempts: int = 12,
+    look_first: bool = False,
 ) -> Scene:
     """Place objects until each kind's number is reached or there is no room.
 
@@ -60,6 +61,9 @@ def draw_scene(
         Share of the volume that one object may fill.
     attempts : int
         Places tried for one object.
+    look_first : bool
+        Drop a place whose axis or reach meets another object before the shape is drawn, which
+        is where the time goes in crowded scenes.
 
     Returns
     -------
@@ -73,13 +77,15 @@ def draw_scene(
         number = int(expected) + (rng.random() < expected % 1)
         for _ in range(number):
             for _ in range(attempts):
-                if _place(rng, scene, kind, rng.uniform(*radii), voxel_size, touching, largest):
+                if _place(
+                    rng, scene, kind, rng.uniform(*radii), voxel_size, touching, largest, look_first
+                ):
                     break
     _crowd(rng, scene, voxel_size)
     return scene
 
 
-def _place(rng, scene, kind, radius, voxel_size, touching, largest) -> bool:
+def _place(rng, scene, kind, radius, voxel_size, touching, largest, look_first) -> bool:
     """Try to place one object; False where there is no room."""
     shape = np.array(scene.labels.shape)
     centre = rng.uniform(-0.02, 1.02, 3) * shape
@@ -87,6 +93,8 @@ def _place(rng, scene, kind, radius, voxel_size, touching, largest) -> bool:
     if kind in ("vesicle", "virus_like_particle", "dense_body") and rng.random() < touching:
         centre = _beside(rng, scene, r, centre)
     path = _path(rng, kind, centre, r, shape)
+    if look_first and _meets(rng, path, 0.75 * r, scene.labels):
+        return False
     distance, box = _distance(path, r, scene.labels.shape, _squash(rng, kind), rng, kind)
     if distance is None:
         return False
@@ -101,6 +109,15 @@ def _place(rng, scene, kind, radius, voxel_size, touching, largest) -> bool:
     scene.labels[box][inside] = number
     _fill(rng, scene, kind, box, inside, distance * voxel_size, voxel_size)
     return True
+
+
+def _meets(rng, path, reach, labels) -> bool:
+    """Tell whether random points within a reach of the axis lie in an object."""
+    away = rng.normal(size=(8, len(path), 3))
+    away *= reach / np.linalg.norm(away, axis=-1, keepdims=True)
+    points = np.rint(np.concatenate([path[np.newaxis], path + away])).reshape(-1, 3).astype(int)
+    points = points[((points >= 0) & (points < labels.shape)).all(axis=1)]
+    return bool(labels[tuple(points.T)].any())
 
 
 def _beside(rng, scene, r, centre):

@@ -103,7 +103,7 @@ def simulate_tomogram(
         crowded = PRESETS[preset].get("crowded", False)
         chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
         # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
-        room = {"largest": 0.3, "attempts": 4}
+        room = {"largest": 0.3, "attempts": 20, "look_first": True}
     scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
     names = ("snr", "defocus", "tilt_range", "tilt_step", "sirt_like", "correct_ctf")
     image = image_labels(
@@ -128,7 +128,7 @@ def _abundance(rng, shape, voxel_size, crowded):
     """Draw how common each kind is; small fields get enough for some objects of every kind."""
     volume = float(np.prod(shape)) * voxel_size**3 / FIELD
     # Without this a field of 32 nm x 128 nm x 128 nm is mostly empty: nothing to learn from.
-    boost = max(1.0, min(0.4 / volume, 40.0))
+    boost = max(1.0, min(0.2 / volume, 30.0))
     low, high = (1.5, 4.0) if crowded else (0.3, 3.0)
     return {kind: boost * float(np.exp(rng.uniform(np.log(low), np.log(high)))) for kind in KINDS}
 
