@@ -1,0 +1,204 @@
+"""One version of each package: pyproject, lock file and conda environments agree."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tomocensus.provenance import code_files
+
+ROOT = Path(__file__).resolve().parents[2]
+CONDA_NAMES = {"pytorch": "torch"}
+MODULES = {
+    "cc3d": "connected-components-3d",
+    "fill_voids": "fill-voids",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+STAGES = {
+    "inspect": ["inspect_input"],
+    "segment": ["segment", "train_segmenter"],
+    "cluster": ["cluster"],
+    "embed": ["embed"],
+    "classify": ["classify", "train_classifier"],
+    "measure": ["measure", "export"],
+    "census": ["census"],
+    "evaluate": ["evaluate"],
+    "report": ["picture", "report"],
+}
+NEED_TORCH = {"segment", "embed"}
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(lines, separator):
+    found = {}
+    for line in lines:
+        name, equals, version = line.partition(separator)
+        assert equals, f"no exact version: {line}"
+        assert re.fullmatch(r"[0-9][0-9A-Za-z.]*", version), f"no plain version: {line}"
+        assert normal(name) not in found, f"stands twice: {line}"
+        found[normal(name)] = version
+    return found
+
+
+def project():
+    with open(ROOT / "pyproject.toml", "rb") as stream:
+        table = tomllib.load(stream)["project"]
+    extras = [line for lines in table["optional-dependencies"].values() for line in lines]
+    return pins([*table["dependencies"], *extras], "==")
+
+
+def lock():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return pins([line for line in lines if line and not line.startswith("#")], "==")
+
+
+def conda(stage):
+    table = yaml.safe_load((ROOT / "envs" / f"{stage}.yaml").read_text(encoding="utf-8"))
+    found = pins(table["dependencies"], "=")
+    return {CONDA_NAMES.get(name, name): version for name, version in found.items()}
+
+
+def third_party(script):
+    found = set()
+    for path in code_files(ROOT / "workflow" / "scripts" / f"{script}.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.partition(".")[0])
+    found -= set(sys.stdlib_module_names) | {"tomocensus", "_stage"}
+    return {normal(MODULES.get(name, name)) for name in found}
+
+
+def test_lock_holds_what_pyproject_pins():
+    locked = lock()
+    assert {name: locked.get(name) for name in project()} == project()
+
+
+def test_lock_holds_all_that_its_packages_need():
+    locked = lock()
+    marker = pytest.importorskip("packaging.markers").default_environment()
+    missing = []
+    for name in locked:
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for need in map(importlib.import_module("packaging.requirements").Requirement, needs):
+            wanted = need.marker is None or need.marker.evaluate({**marker, "extra": ""})
+            if not wanted:
+                continue
+            # A GPU build of PyTorch brings the CUDA packages along that fit it.
+            if normal(need.name) not in locked and not (
+                name == "torch" and normal(need.name).startswith(("nvidia-", "cuda-", "triton"))
+            ):
+                missing.append(f"{name} needs {need}")
+            elif normal(need.name) in locked and not need.specifier.contains(
+                locked[normal(need.name)], prereleases=True
+            ):
+                missing.append(f"{name} needs {need}, locked is {locked[normal(need.name)]}")
+    # setuptools is part of every environment that pip builds in.
+    assert [line for line in missing if "needs setuptools" not in line] == []
+
+
+def test_lock_names_no_place_to_install_from():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text
+    assert "--" not in text
+    assert "+cpu" not in text
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_conda_versions_are_those_of_pyproject(stage):
+    found = conda(stage)
+    assert found.pop("python") == "3.11"
+    assert found == {name: project().get(name) for name in found}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_conda_environment_holds_what_its_scripts_import(stage):
+    needed = set().union(*map(third_party, STAGES[stage]))
+    if stage not in NEED_TORCH:
+        # Imported inside functions that only the stages with a network call.
+        needed.discard("torch")
+    assert needed <= set(conda(stage))
+    assert ("torch" in conda(stage)) == (stage in NEED_TORCH)
+
+
+def test_every_environment_is_used_and_every_used_one_exists():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    used = set(re.findall(r"envs/(\w+)\.yaml", rules))
+    assert used == set(STAGES) == {path.stem for path in (ROOT / "envs").glob("*.yaml")}
+
+
+def keys(table, prefix=""):
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def schema_keys(schema, prefix=""):
+    for key, part in schema["properties"].items():
+        if part.get("type") == "object":
+            yield from schema_keys(part, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def schema(name):
+    path = ROOT / "src" / "tomocensus" / "schemas" / f"{name}.schema.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def documented():
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^\| `([a-z_.]+)` \|", text, flags=re.MULTILINE))
+
+
+def test_every_key_and_column_is_documented_and_no_other():
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    known = set(schema_keys(schema("config")))
+    assert set(keys(config)) <= known
+    assert documented() == known | set(schema("samples")["properties"])
+
+
+def test_documented_defaults_are_the_schemas():
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \|", text, flags=re.MULTILINE))
+
+    def defaults(part, prefix=""):
+        for key, below in part["properties"].items():
+            if below.get("type") == "object":
+                yield from defaults(below, f"{prefix}{key}.")
+            else:
+                yield prefix + key, below["default"]
+
+    expected = dict(defaults(schema("config")))
+    assert {key: yaml.safe_load(rows[key]) for key in expected} == expected
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "config" / "README.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists() or target.endswith(".png"), (page.name, target)
+
+
+def test_version_is_the_same_everywhere():
+    with open(ROOT / "pyproject.toml", "rb") as stream:
+        version = tomllib.load(stream)["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
