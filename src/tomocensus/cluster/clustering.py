@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import cc3d
 import edt
+import fastremap
 import fill_voids
 import numpy as np
 import pandas as pd
@@ -134,15 +135,21 @@ def cluster(
         Labels 1..N in the order of their first voxel.
     """
     parameters = parameters or ClusterParameters()
-    chance, binary = _chances(probability)
-    smooth = chance if binary else ndimage.gaussian_filter(chance, 1.0)
+    probability = np.asarray(probability)
+    binary = _is_binary(probability)
     threshold = parameters.threshold
     if threshold == "auto":
-        threshold = float(threshold_otsu(smooth)) if smooth.min() < smooth.max() else 0.5
-    objects = smooth >= threshold if threshold > 0 else smooth > 0
+        threshold = _otsu(probability, binary)
+    objects = np.zeros(probability.shape, bool)
+    for z, smooth in _smooth_slabs(probability, 0.0 if binary else 1.0):
+        objects[z] = smooth >= threshold if threshold > 0 else smooth > 0
     if mask is not None:
-        objects &= mask
-    edge = None if boundary is None else ndimage.gaussian_filter(_chances(boundary)[0], 0.7)
+        objects &= np.asarray(mask, dtype=bool)
+    edge = None
+    if boundary is not None:
+        edge = np.zeros(probability.shape, bool)
+        for z, smooth in _smooth_slabs(np.asarray(boundary), 0.7):
+            edge[z] = smooth >= 0.5
     components = cc3d.connected_components(objects, connectivity=26)
     boxes = ndimage.find_objects(components)
     smallest = max(1.0, parameters.minimum_volume / voxel_size**3)
@@ -164,7 +171,7 @@ def cluster(
     pieces = [piece for result in results for piece in result]
     kept = [piece for piece in pieces if np.count_nonzero(piece.mask) >= smallest]
     labels = _paint(kept, objects.shape)
-    table = _table(labels, kept, chance, objects, voxel_size)
+    table = _table(labels, kept, probability, objects, voxel_size)
     facts = {
         "threshold": float(threshold),
         "object_voxels": int(np.count_nonzero(objects)),
@@ -177,15 +184,39 @@ def cluster(
     return Clustering(labels, table, facts)
 
 
-def _chances(data: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Return a map as float32 0-1 and whether it is binary."""
-    data = np.asarray(data)
+def _chances(data: np.ndarray) -> np.ndarray:
+    """Return a map (0-1, per cent or boolean) as float32 0-1."""
+    chance = np.asarray(data, dtype=np.float32)
+    return chance / 100 if data.dtype.kind in "iu" else chance
+
+
+def _is_binary(data: np.ndarray) -> bool:
+    """Tell whether a map holds only 0 and certainty."""
     if data.dtype == bool:
-        return data.astype(np.float32), True
-    chance = data.astype(np.float32)
-    if data.dtype.kind in "iu":
-        chance /= 100
-    return chance, bool(np.all((chance == 0) | (chance == 1)))
+        return True
+    top = 100 if data.dtype.kind in "iu" else 1
+    return all(np.all((plane == 0) | (plane == top)) for plane in data)
+
+
+def _smooth_slabs(data: np.ndarray, sigma: float, depth: int = 32):
+    """Yield z slices and the smoothed probabilities there; the same as smoothing all at once."""
+    halo = int(np.ceil(4 * sigma))
+    for z in range(0, data.shape[0], depth):
+        low, end = max(0, z - halo), min(z + depth, data.shape[0])
+        slab = _chances(data[low : min(end + halo, data.shape[0])])
+        if sigma:
+            slab = ndimage.gaussian_filter(slab, sigma)
+        yield slice(z, end), slab[z - low : end - low]
+
+
+def _otsu(data: np.ndarray, binary: bool) -> float:
+    """Return Otsu's threshold of the smoothed map, 0.5 for a constant one."""
+    counts = np.zeros(256, np.int64)
+    for _, smooth in _smooth_slabs(data, 0.0 if binary else 1.0):
+        counts += np.histogram(smooth, 256, (0, 1))[0]
+    if np.count_nonzero(counts) < 2:
+        return 0.5
+    return float(threshold_otsu(hist=(counts, (np.arange(256) + 0.5) / 256)))
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
@@ -203,52 +234,131 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
     return filled
 
 
-def close_torn(mask: np.ndarray, filled: np.ndarray, radius: int = 3) -> np.ndarray | None:
-    """Fill a shell whose slices are torn open, or return None where it is no torn shell.
+def find_lumens(mask: np.ndarray, contact: float = 0.6, solidity: float = 0.85) -> np.ndarray:
+    """Find the insides of shells that are torn open, where filling slices cannot.
 
-    Closing everything would bridge neighbours that only nearly touch, so the closed filling
-    counts only where it gains a lumen: at least half of what slice-wise filling has.
+    Basins of the distance to the membrane are joined over wide openings. A lumen is a basin
+    that is convex and mostly walled; the gaps between packed vesicles are walled but concave.
 
     Parameters
     ----------
-    mask, filled : numpy.ndarray
-        Boolean, one component before and after `fill_slices`.
-    radius : int
-        Half of the widest tear in voxels.
+    mask : numpy.ndarray
+        Boolean, one component.
+    contact : float
+        Least part of a lumen's surface that is membrane.
+    solidity : float
+        Least digital solidity of a lumen.
 
     Returns
     -------
-    numpy.ndarray or None
-        The filled shell; contains `filled`.
+    numpy.ndarray
+        int32 labels 1..N of the lumens, in the shape of `mask`.
     """
-    margin = radius + 1
-    padded = np.pad(mask, margin)
-    near = edt.edt(~padded, black_border=False) <= radius
-    closed = edt.edt(near, black_border=False) > radius
-    inner = (slice(margin, -margin),) * 3
-    torn = fill_slices((closed | padded)[inner])
-    lumen = np.count_nonzero(torn & ~filled & ~closed[inner])
-    if lumen < 0.5 * np.count_nonzero(filled):
-        return None
-    # What closing bridged outside the shell is given back: the lumen and the tears stay.
-    lumens = ndimage.binary_dilation(torn & ~filled & ~closed[inner], iterations=radius)
-    return filled | (torn & (lumens | ~closed[inner]))
+    padded = np.pad(mask, 2)
+    inner = (slice(2, -2),) * 3
+    depth = ndimage.gaussian_filter(edt.edt(~padded, black_border=False), 0.7) * ~padded
+    peaks = (ndimage.maximum_filter(depth, size=3) == depth) & (depth > 2)
+    seeds, count = ndimage.label(peaks, np.ones((3, 3, 3)))
+    lumens = np.zeros(mask.shape, np.int32)
+    if not count:
+        return lumens
+    around = np.ones((3, 3, 3), bool)
+    basins = watershed(-depth, seeds, connectivity=around, mask=~padded).astype(np.int32)
+    graph = _Basins(basins, depth)
+    graph.merge(0.93, 0.8, 1.0, walls=False, bends=False)
+    basins, _, _ = graph.result()
+    outside = set()
+    for axis in range(3):
+        for side in (0, -1):
+            outside |= set(np.unique(np.take(basins, side, axis=axis)).tolist())
+    walled, open_faces = _count_faces(basins, padded)
+    basins = basins[inner]
+    found = 0
+    for label, box in enumerate(ndimage.find_objects(basins), start=1):
+        faces = walled[label] + open_faces[label]
+        if box is None or label in outside or walled[label] < contact * faces:
+            continue
+        part = basins[box] == label
+        if digital_solidity(part) >= solidity:
+            found += 1
+            lumens[box][part] = found
+    return lumens
+
+
+def _count_faces(basins: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count each basin's voxel faces to the mask and to other basins."""
+    size = int(basins.max()) + 1
+    walled, opened = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for offset in ((0, 0, 1), (0, 1, 0), (1, 0, 0)):
+        slices = _shifted(offset)
+        for one, two in (slices, slices[::-1]):
+            mine = basins[one]
+            inside = mine > 0
+            walled += np.bincount(mine[inside & mask[two]], minlength=size)
+            other = inside & ~mask[two] & (basins[two] != mine)
+            opened += np.bincount(mine[other], minlength=size)
+    return walled, opened
+
+
+def _with_lumens(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
+    """Build objects from lumens and the membrane next to them; the rest is judged by itself."""
+    lumens = find_lumens(crop)
+    if not lumens.any():
+        return []
+    wall = float(edt.edt(np.pad(crop, 1), black_border=False).max())
+    distance, nearest = ndimage.distance_transform_edt(lumens == 0, return_indices=True)
+    near = (distance <= 2 * wall + 1) & crop
+    objects = np.where(near, lumens[tuple(nearest)], lumens)
+    pieces = []
+    for label, box in enumerate(ndimage.find_objects(objects), start=1):
+        piece = objects[box] == label
+        place = tuple(a + side.start for a, side in zip(start, box, strict=True))
+        gained = int(np.count_nonzero(piece & ~crop[box]))
+        solidity = digital_solidity(piece)
+        pieces.append(_Piece(place, piece, solidity, "split", number, 0.0, "lumen", gained))
+    if len(pieces) == 1:
+        pieces[0].origin, pieces[0].neck_ratio = "whole", 1.0
+    rest = cc3d.connected_components(crop & (objects == 0), connectivity=26)
+    for label, box in enumerate(ndimage.find_objects(rest), start=1):
+        place = tuple(a + side.start for a, side in zip(start, box, strict=True))
+        near_edge = None if edge is None else edge[box]
+        pieces += _by_necks(rest[box] == label, place, number, parameters, near_edge, smallest)
+    return pieces
 
 
 def _separate(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
-    """Judge one component and split it where necks say so."""
+    """Turn one component into pieces, with lumens where slice-wise filling leaves shells open."""
+    pieces = _by_necks(crop, start, number, parameters, edge, smallest)
+    if not (parameters.fill and parameters.convexity) or np.count_nonzero(crop) < 4 * smallest:
+        return pieces
+    total = sum(np.count_nonzero(piece.mask) for piece in pieces)
+    if _convex_voxels(pieces) >= 0.8 * total or any(_sparse(piece) for piece in pieces):
+        return pieces
+    others = _with_lumens(crop, start, number, parameters, edge, smallest)
+    return others if _convex_voxels(others) > 1.2 * _convex_voxels(pieces) else pieces
+
+
+def _convex_voxels(pieces: list[_Piece]) -> int:
+    """Count the voxels that nearly convex pieces explain."""
+    return sum(np.count_nonzero(piece.mask) for piece in pieces if piece.solidity >= 0.85)
+
+
+def _sparse(piece: _Piece) -> bool:
+    """Tell a wide thin sheet or net, which fills almost nothing of its hull."""
+    return piece.solidity < 0.05 and piece.origin == "sheet"
+
+
+def _by_necks(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
+    """Fill one component, judge it and split it where necks say so."""
     filled = fill_slices(crop) if parameters.fill else crop
-    how = "slices"
+    gained = int(np.count_nonzero(filled)) - int(np.count_nonzero(crop))
+    how = "slices" if gained else "none"
     solidity = digital_solidity(filled)
-    if parameters.fill and parameters.convexity and solidity < 0.6:
-        torn = close_torn(crop, filled)
-        if torn is not None:
-            filled, how, solidity = torn, "closing", digital_solidity(torn)
-    gained = int(np.count_nonzero(filled & ~crop))
     solid = solidity >= parameters.solidity and edge is None
     if not parameters.convexity or solid:
-        how = how if gained else "none"
         return [_Piece(start, filled, solidity, "whole", number, 1.0, how, gained)]
+    if solidity < 0.05 and _is_sheet(filled, solidity):
+        return [_Piece(start, filled, solidity, "sheet", number, 1.0, how, gained)]
     parts, necks, origins = split_at_necks(
         filled, parameters.solidity, parameters.neck, edge, smallest
     )
@@ -280,12 +390,12 @@ def depth_map(mask: np.ndarray, edge: np.ndarray | None = None) -> np.ndarray:
     mask : numpy.ndarray
         Boolean, one component; the border of the array is no surface of the object beyond it.
     edge : numpy.ndarray, optional
-        Probability (0-1) of an outline. A predicted wall inside the mask counts like its surface.
+        Boolean; where an outline is predicted. A wall inside the mask counts like its surface.
     """
     inner = (slice(1, -1),) * 3
     depth = edt.edt(np.pad(mask, 1), black_border=False)[inner]
     if edge is not None:
-        wall = mask & (edge >= 0.5)
+        wall = mask & edge
         if wall.any():
             # The surface itself is predicted as outline too, one voxel deep: hence + 1.
             depth = np.minimum(depth, edt.edt(np.pad(~wall, 1, constant_values=True))[inner] + 1)
@@ -307,7 +417,7 @@ def split_at_necks(mask, solidity=0.93, neck=0.8, edge=None, smallest=1.0):
     neck : float
         Ratio of the neck's to the thinner part's half-width from which two parts are one.
     edge : numpy.ndarray, optional
-        Probability of an outline, 0-1; makes necks narrower where it crosses them.
+        Boolean; where an outline is predicted. Narrows the necks that it crosses.
     smallest : float
         Voxels; a smaller part is never cut off.
 
@@ -383,7 +493,7 @@ class _Basins:
         """Return the neck's width over the thinner part's."""
         return self.saddle[a][b] / max(min(self.peak[a], self.peak[b]), 1e-6)
 
-    def merge(self, solidity: float, neck: float, smallest: float, walls: bool) -> None:
+    def merge(self, solidity: float, neck: float, smallest: float, walls: bool, bends=True):
         """Merge greedily, the widest neck first, until no pair may be merged."""
         pairs = ((a, b) for a, others in self.saddle.items() for b in others if a < b)
         heap = [(-self.ratio(a, b), a, b) for a, b in pairs]
@@ -392,7 +502,7 @@ class _Basins:
             ratio, a, b = heapq.heappop(heap)
             if b not in self.saddle.get(a, {}) or self.ratio(a, b) != -ratio:
                 continue
-            union = self._one(a, b, solidity, neck, smallest, walls)
+            union = self._one(a, b, solidity, neck, smallest, walls, bends)
             if union is None:
                 continue
             self._join(a, b, *union)
@@ -401,7 +511,7 @@ class _Basins:
                 low, high = min(a, other), max(a, other)
                 heapq.heappush(heap, (-self.ratio(low, high), low, high))
 
-    def _one(self, a, b, solidity, neck, smallest, walls):
+    def _one(self, a, b, solidity, neck, smallest, walls, bends):
         """Return the union's hull where `a` and `b` are one object, None where they are two."""
         thinner = min(self.peak[a], self.peak[b])
         ratio = self.ratio(a, b)
@@ -414,6 +524,8 @@ class _Basins:
         solid = (self.voxels[a] + self.voxels[b]) / max(union[0], 1) >= solidity
         if solid and not (walls and ratio < 0.5):
             return union
+        if not bends:
+            return union if ratio >= neck else None
         # Parts that are not convex themselves show that the object bends or branches: the neck
         # has to be narrower to be believed.
         shape = min(self.voxels[part] / max(self.lattice[part], 1) for part in (a, b))
@@ -455,10 +567,13 @@ def _paint(pieces: list[_Piece], shape) -> np.ndarray:
         piece = pieces[index]
         box = tuple(slice(a, a + n) for a, n in zip(piece.start, piece.mask.shape, strict=True))
         labels[box][piece.mask] = index + 1
-    flat = labels.ravel()
-    present, first = np.unique(flat, return_index=True)
-    first = first[present > 0]
+    present = fastremap.unique(labels)
     present = present[present > 0]
+    places = np.zeros(len(pieces) + 1, np.int64)
+    for z in range(shape[0] - 1, -1, -1):
+        names, first = np.unique(labels[z], return_index=True)
+        places[names] = z * shape[1] * shape[2] + first
+    first = places[present]
     number = np.zeros(len(pieces) + 1, np.int32)
     number[present[np.argsort(first)]] = np.arange(1, len(present) + 1)
     reordered = [None] * len(present)
@@ -469,18 +584,23 @@ def _paint(pieces: list[_Piece], shape) -> np.ndarray:
     return number[labels]
 
 
-def _table(labels, pieces, chance, objects, voxel_size) -> pd.DataFrame:
+def _table(labels, pieces, probability, objects, voxel_size) -> pd.DataFrame:
     """Describe every instance; probabilities are those of its unfilled voxels."""
     count = len(pieces)
     index = np.arange(1, count + 1)
-    voxels = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    voxels = sum(
+        (np.bincount(p.ravel(), minlength=count + 1) for p in labels), np.zeros(count + 1, int)
+    )[1:]
     border = np.zeros(count + 1, bool)
     for axis in range(3):
         for side in (0, -1):
             border[np.unique(np.take(labels, side, axis=axis))] = True
-    own = labels * objects
-    total = np.bincount(own.ravel(), weights=chance.ravel(), minlength=count + 1)[1:]
-    mean = total / np.maximum(np.bincount(own.ravel(), minlength=count + 1)[1:], 1)
+    total, own = np.zeros(count + 1), np.zeros(count + 1)
+    for plane, chance, here in zip(labels, probability, objects, strict=True):
+        seen = plane[here]
+        own += np.bincount(seen, minlength=count + 1)
+        total += np.bincount(seen, weights=_chances(chance)[here], minlength=count + 1)
+    mean = (total / np.maximum(own, 1))[1:]
     table = pd.DataFrame(
         {
             "instance": index,
