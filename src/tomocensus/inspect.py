@@ -238,7 +238,11 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
     for z in range(data.shape[0]):
         section = np.asarray(data[z])
         found = found or bool(section.any())
-        if what != "mask" and (section.min() < 0 or not np.array_equal(section, np.rint(section))):
+        # Unknown truth is negative; a labelmap to start from has no such thing.
+        least = -1 if what == "ground_truth" else 0
+        if what != "mask" and (
+            section.min() < least or not np.array_equal(section, np.rint(section))
+        ):
             raise InputError(
                 f"{path}: section z = {z} holds values that are no labels. Save whole numbers, 0 "
                 "for background and 1, 2, ... for the objects."

@@ -8,7 +8,9 @@ def cluster_maps(wildcards):
         return []
     if sample.probability:
         return [ancient(sample.probability)]
-    return expand("results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS)
+    return expand(
+        "results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS
+    )
 
 
 rule cluster:

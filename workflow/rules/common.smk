@@ -69,7 +69,9 @@ def model_folder(kind):
 
     None where there is no such model yet.
     """
-    section = {"segmenter": "segment", "encoder": "embed", "classifier": "classify"}[kind]
+    section = {"segmenter": "segment", "encoder": "embed", "classifier": "classify"}[
+        kind
+    ]
     chosen = config[section]["model"]
     if chosen != "auto":
         return chosen
@@ -133,7 +135,9 @@ def megabytes(wildcards):
 
 def memory(base, factor):
     """Memory in MiB as a function of the volume's size and of the attempt."""
-    return lambda wildcards, attempt: int(attempt * (base + factor * megabytes(wildcards)))
+    return lambda wildcards, attempt: int(
+        attempt * (base + factor * megabytes(wildcards))
+    )
 
 
 def section(name, *without):
@@ -158,6 +162,8 @@ def tell_results():
         "classifier": "models/classifier/model.json",
     }
     lines = [
-        f"  {what + ':':17}{Path(path).resolve()}" for what, path in made.items() if Path(path).exists()
+        f"  {what + ':':17}{Path(path).resolve()}"
+        for what, path in made.items()
+        if Path(path).exists()
     ]
     print("TomoCensus finished. What there is:", *lines, sep="\n", file=sys.stderr)

@@ -5,7 +5,13 @@ rule inspect:
     """REQUIRED INPUT: the tomogram and what else its row names. OUTPUT: input.json."""
     input:
         lambda wildcards: sample_files(
-            wildcards, "path", "annotation", "mask", "probability", "labels", "ground_truth"
+            wildcards,
+            "path",
+            "annotation",
+            "mask",
+            "probability",
+            "labels",
+            "ground_truth",
         ),
     output:
         "results/{tomogram}/input.json",
@@ -21,7 +27,13 @@ rule inspect:
         script=script("inspect_input"),
         row=lambda wildcards: SAMPLES[wildcards.tomogram].to_json(),
         content=lambda wildcards: contents(
-            wildcards, "path", "annotation", "mask", "probability", "labels", "ground_truth"
+            wildcards,
+            "path",
+            "annotation",
+            "mask",
+            "probability",
+            "labels",
+            "ground_truth",
         ),
         code=code("inspect_input"),
     shell:

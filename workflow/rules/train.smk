@@ -19,7 +19,9 @@ rule train_segmenter:
     """REQUIRED INPUT: annotated tomograms. OUTPUT: models/segmenter."""
     input:
         tomograms=[ancient(SAMPLES[name].path) for name in with_column("annotation")],
-        annotations=[ancient(SAMPLES[name].annotation) for name in with_column("annotation")],
+        annotations=[
+            ancient(SAMPLES[name].annotation) for name in with_column("annotation")
+        ],
         inspected=expand("results/{name}/input.json", name=with_column("annotation")),
     output:
         card=update("models/segmenter/model.json"),

@@ -16,7 +16,7 @@ from tomocensus.errors import InputError
 
 
 class Tee:
-    """Standard error and a log file at once; a progress bar's redraws reach the log now and then."""
+    """Standard error and a log file at once; a progress bar reaches the log now and then."""
 
     def __init__(self, terminal, log):
         self.terminal, self.log, self.last = terminal, log, time.monotonic()

@@ -1,7 +1,6 @@
 """Join the instance tables of all tomograms; count by tomogram, class and group."""
 
 import _stage
-
 import pandas as pd
 
 from tomocensus.atomic import atomic_path, write_table
@@ -15,7 +14,9 @@ def main(arguments):
     names = sorted(read_samples(arguments.sheet))
     text = {"tomogram": str, "group": str, "class": str, "contacts": str}
     tables = [
-        pd.read_csv(f"results/{name}/instances.csv", dtype=text, keep_default_na=False, na_values=[""])
+        pd.read_csv(
+            f"results/{name}/instances.csv", dtype=text, keep_default_na=False, na_values=[""]
+        )
         for name in names
     ]
     instances, counts = census(tables, [read_json(f"results/{name}/input.json") for name in names])

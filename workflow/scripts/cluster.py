@@ -42,7 +42,9 @@ def main(arguments):
     else:
         found = from_maps(arguments, facts)
     _stage.say(f"{facts['tomogram']}: {len(found.table)} instances")
-    place = Volume(found.labels, facts["voxel_size"], tuple(facts["origin"]), tuple(facts["nstart"]))
+    place = Volume(
+        found.labels, facts["voxel_size"], tuple(facts["origin"]), tuple(facts["nstart"])
+    )
     write_labels(arguments.labels, place)
     write_table(arguments.table, found.table)
     write_provenance(

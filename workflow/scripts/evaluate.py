@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import _stage
-
 import numpy as np
 import pandas as pd
 

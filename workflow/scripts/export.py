@@ -1,7 +1,6 @@
 """Write the instances of one tomogram in the formats of other programs."""
 
 import _stage
-
 import pandas as pd
 
 from tomocensus.export import write_imod_points, write_picks, write_star

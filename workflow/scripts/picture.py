@@ -3,7 +3,6 @@
 import json
 
 import _stage
-
 import numpy as np
 import pandas as pd
 

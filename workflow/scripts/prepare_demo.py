@@ -15,7 +15,6 @@ import zipfile
 from pathlib import Path
 
 import _stage
-
 import numpy as np
 import tifffile
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import _stage
-
 import pandas as pd
 
 from tomocensus.atomic import write_text

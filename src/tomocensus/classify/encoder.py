@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -15,7 +17,7 @@ class Encoder(nn.Module):
         super().__init__()
         sizes = [2, width, 2 * width, 4 * width, 4 * width]
         layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for index, (before, after) in enumerate(itertools.pairwise(sizes)):
             layers += [
                 nn.Conv3d(before, after, 3, stride=1 if index == 0 else 2, padding=1, bias=False),
                 nn.GroupNorm(4, after),

@@ -1,13 +1,13 @@
 """Pretrain the encoder and fit the default head on simulated objects: one command.
 
-``python -m tomocensus.classify.pretrain --encoder models/base-encoder --head models/base-classifier``
+``python -m tomocensus.classify.pretrain --encoder models/base-encoder --head
+models/base-classifier``
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd

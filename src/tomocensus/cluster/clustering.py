@@ -254,8 +254,9 @@ def find_lumens(mask: np.ndarray, contact: float = 0.6, solidity: float = 0.85) 
     numpy.ndarray
         int32 labels 1..N of the lumens, in the shape of `mask`.
     """
-    padded = np.pad(mask, 2)
-    inner = (slice(2, -2),) * 3
+    # The caps are missing where the crop ends: room for the basins outside.
+    padded = np.pad(mask, 4)
+    inner = (slice(4, -4),) * 3
     depth = ndimage.gaussian_filter(edt.edt(~padded, black_border=False), 0.7) * ~padded
     peaks = (ndimage.maximum_filter(depth, size=3) == depth) & (depth > 2)
     seeds, count = ndimage.label(peaks, np.ones((3, 3, 3)))
@@ -267,16 +268,12 @@ def find_lumens(mask: np.ndarray, contact: float = 0.6, solidity: float = 0.85) 
     graph = _Basins(basins, depth)
     graph.merge(0.93, 0.8, 1.0, walls=False, bends=False)
     basins, _, _ = graph.result()
-    outside = set()
-    for axis in range(3):
-        for side in (0, -1):
-            outside |= set(np.unique(np.take(basins, side, axis=axis)).tolist())
     walled, open_faces = _count_faces(basins, padded)
     basins = basins[inner]
     found = 0
     for label, box in enumerate(ndimage.find_objects(basins), start=1):
         faces = walled[label] + open_faces[label]
-        if box is None or label in outside or walled[label] < contact * faces:
+        if box is None or walled[label] < contact * faces:
             continue
         part = basins[box] == label
         if digital_solidity(part) >= solidity:
@@ -286,7 +283,8 @@ def find_lumens(mask: np.ndarray, contact: float = 0.6, solidity: float = 0.85) 
 
 
 def _count_faces(basins: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count each basin's voxel faces to the mask and to other basins."""
+    """Count each basin's voxel faces to the mask, and to other basins or out of the array."""
+    basins, mask = np.pad(basins, 1), np.pad(mask, 1)
     size = int(basins.max()) + 1
     walled, opened = np.zeros(size, np.int64), np.zeros(size, np.int64)
     for offset in ((0, 0, 1), (0, 1, 0), (1, 0, 0)):
