@@ -1,16 +1,22 @@
-"""One version of each package: pyproject, lock file and conda environments agree."""
+"""What is written in several places agrees: versions, keys, and the documents' code runs."""
 
 import ast
 import importlib.metadata
 import re
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import yaml
 
+from tomocensus.io import read_volume, write_mrc
 from tomocensus.provenance import code_files
+from tomocensus.samples import read_annotation
+from tomocensus.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[2]
 CONDA_NAMES = {"pytorch": "torch"}
@@ -202,3 +208,52 @@ def test_version_is_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == version
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def tutorial_code(containing):
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^( *)```python\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
+    (found,) = [textwrap.dedent(block) for _, block in blocks if containing in block]
+    return found
+
+
+def test_the_tutorials_annotation_is_read_back(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    monkeypatch.chdir(tmp_path)
+    shape = (120, 9, 10)
+    tomogram = Volume(rng.normal(size=shape).astype(np.float32), 10.0, (5.0, 0.0, -20.0))
+    write_mrc("tomogram.mrc", tomogram)
+    painted = rng.integers(0, 4, shape).astype(np.uint8)
+    tifffile.imwrite("painted.tif", painted, photometric="minisblack")
+    code = tutorial_code("SLICES").replace("/data/tomograms/cell_01.rec", "tomogram.mrc")
+    exec(code, {})
+    annotation = read_annotation("cell_01_annotation.mrc", shape)
+    np.testing.assert_array_equal(annotation[[40, 75, 110]], painted[[40, 75, 110]])
+    assert (np.delete(annotation, [40, 75, 110], axis=0) == -1).all()
+    assert read_volume("cell_01_annotation.mrc").origin == tomogram.origin
+
+
+def test_the_tutorials_table_code_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "census.csv").write_text(
+        "group,class,touches_border,equivalent_diameter_angstrom\n"
+        ",vesicle,False,400.0\n,vesicle,True,1.0\n"
+    )
+    exec(tutorial_code("census.csv").replace('["group", "class"]', '"class"'), {})
+    assert "400.0" in capsys.readouterr().out
+
+
+def test_the_slurm_profile_names_rules_and_leaves_the_default_profile_its_keys():
+    profiles = {
+        name: yaml.safe_load(next((ROOT / "profiles" / name).glob("*.yaml")).read_text("utf-8"))
+        for name in ("default", "slurm")
+    }
+    assert set(profiles["default"]) & set(profiles["slurm"]) == set()
+    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    asking = {
+        name
+        for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", rules, re.M | re.S)
+        if re.search(r"^\s+gpu=", body, re.M)
+    }
+    assert asking == set(profiles["slurm"]["set-resources"])
