@@ -12,6 +12,7 @@ from tomocensus.cluster import (
     cluster_labels,
     decode_probability,
     digital_solidity,
+    find_lumens,
 )
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -19,8 +20,8 @@ from cluster_scenes import analytic, ball, dense_scene, f1, ragged, rough, shell
 
 SMALL = ClusterParameters(minimum_volume=60)
 NAMES = list(analytic(0.3))
-# Surface noise tears walls that are two to three voxels thick; torn shells are still weak.
-HOLLOW = [name for name in NAMES if "shell" in name]
+# Noise that tears walls of two or three voxels does so for these: known failures.
+TORN_BY_NOISE = {"nested shells"}
 
 
 def same_partition(a, b):
@@ -39,7 +40,7 @@ def test_analytic_shape(shapes, name):
     assert len(cluster(mask, 1.0, SMALL).table) == expected
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in HOLLOW])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TORN_BY_NOISE])
 def test_analytic_shape_with_rough_surface(shapes, name):
     mask, expected = shapes[name]
     mask = rough(mask, np.random.default_rng(1), 0.6)
@@ -54,10 +55,28 @@ def test_dense_scene(kind, seed):
     assert f1(result.labels, truth) >= 0.95
 
 
-def test_dense_scene_with_rough_surfaces():
-    mask, truth = dense_scene(2, shape=(64, 112, 112), count=25)
-    labels = cluster(rough(mask, np.random.default_rng(0)), 1.0, SMALL).labels
-    assert f1(labels, truth) >= 0.95
+@pytest.mark.parametrize("kind", ["solid", "shell", "caps", "torn", "mixed"])
+def test_dense_scene_with_rough_surfaces(kind):
+    mask, truth = dense_scene(2, shape=(64, 112, 112), count=25, kind=kind)
+    mask = rough(mask, np.random.default_rng(0), 0.8)
+    assert f1(cluster(mask, 1.0, SMALL).labels, truth) >= 0.9
+
+
+def test_torn_shells():
+    mask, truth = dense_scene(1, shape=(64, 112, 112), count=25, kind="torn")
+    result = cluster(mask, 1.0, SMALL)
+    assert f1(result.labels, truth) >= 0.9
+    assert (result.table["fill"] == "lumen").sum() >= 20
+
+
+def test_gaps_between_packed_balls_are_no_lumens():
+    # Eight balls at the corners of a cube enclose a void that is walled but not convex.
+    shape = (56, 56, 56)
+    mask = np.zeros(shape, bool)
+    for corner in np.ndindex(2, 2, 2):
+        mask |= ball(shape, 16.5 + 23 * np.array(corner), 12)
+    assert not find_lumens(mask).any()
+    assert find_lumens(shell(shape, (28, 28, 28), 20, 3, cap=40)).max() == 1
 
 
 def test_ragged_probability_map():

@@ -6,6 +6,10 @@ from tomocensus.cluster.clustering import (
     cluster,
     cluster_labels,
     decode_probability,
+    depth_map,
+    fill_slices,
+    find_lumens,
+    split_at_necks,
 )
 from tomocensus.cluster.solidity import digital_solidity, lattice_hull
 
@@ -15,6 +19,10 @@ __all__ = [
     "cluster",
     "cluster_labels",
     "decode_probability",
+    "depth_map",
     "digital_solidity",
+    "fill_slices",
+    "find_lumens",
     "lattice_hull",
+    "split_at_necks",
 ]

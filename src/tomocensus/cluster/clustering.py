@@ -234,7 +234,7 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
     return filled
 
 
-def find_lumens(mask: np.ndarray, contact: float = 0.6, solidity: float = 0.85) -> np.ndarray:
+def find_lumens(mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87) -> np.ndarray:
     """Find the insides of shells that are torn open, where filling slices cannot.
 
     Basins of the distance to the membrane are joined over wide openings. A lumen is a basin
@@ -303,9 +303,11 @@ def _with_lumens(crop, start, number, parameters, edge, smallest) -> list[_Piece
     lumens = find_lumens(crop)
     if not lumens.any():
         return []
-    wall = float(edt.edt(np.pad(crop, 1), black_border=False).max())
     distance, nearest = ndimage.distance_transform_edt(lumens == 0, return_indices=True)
-    near = (distance <= 2 * wall + 1) & crop
+    depth = edt.edt(np.pad(crop, 1), black_border=False)[1:-1, 1:-1, 1:-1]
+    # The median, for a solid neighbour must not pass for a thick wall.
+    wall = 2 * np.median(depth[crop & (distance <= 2.5)])
+    near = (distance <= wall + 1) & crop
     objects = np.where(near, lumens[tuple(nearest)], lumens)
     pieces = []
     for label, box in enumerate(ndimage.find_objects(objects), start=1):

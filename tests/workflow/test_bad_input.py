@@ -1,0 +1,26 @@
+"""The real workflow, run by Snakemake: what it says of bad input."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def snakemake(folder, *arguments):
+    command = [sys.executable, "-m", "snakemake", "--directory", str(folder)]
+    command += ["--configfile", str(folder / "config" / "config.yaml"), "--cores", "2", *arguments]
+    return subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ}, check=False
+    )
+
+
+def test_bad_sample_sheet_is_told_with_row_and_column(tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text("tomograms: config/tomograms.tsv\n")
+    (tmp_path / "config" / "tomograms.tsv").write_text("tomogram\tpath\na b\tnothing.mrc\n")
+    done = snakemake(tmp_path, "-n")
+    assert done.returncode != 0
+    assert "tomograms.tsv" in done.stdout + done.stderr
+    assert "column" in done.stdout + done.stderr
