@@ -29,7 +29,7 @@ def same_partition(a, b):
     return len(pairs[0]) == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
 
 
-@pytest.fixture(scope="module", params=[0.6, 1.0, 1.5])
+@pytest.fixture(scope="module", params=[0.6, 1.0, pytest.param(1.5, marks=pytest.mark.slow)])
 def shapes(request):
     return analytic(request.param)
 
