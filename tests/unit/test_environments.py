@@ -2,7 +2,9 @@
 
 import ast
 import importlib.metadata
+import os
 import re
+import subprocess
 import sys
 import textwrap
 import tomllib
@@ -247,9 +249,10 @@ def test_the_tutorials_table_code_runs(tmp_path, monkeypatch, capsys):
 def test_the_slurm_profile_names_rules_and_leaves_the_default_profile_its_keys():
     profiles = {
         name: yaml.safe_load(next((ROOT / "profiles" / name).glob("*.yaml")).read_text("utf-8"))
-        for name in ("default", "slurm")
+        for name in ("default", "slurm", "slurm/fallback")
     }
     assert set(profiles["default"]) & set(profiles["slurm"]) == set()
+    assert set(profiles["default"]) & set(profiles["slurm/fallback"]) == set()
     rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     asking = {
         name
@@ -257,3 +260,31 @@ def test_the_slurm_profile_names_rules_and_leaves_the_default_profile_its_keys()
         if re.search(r"^\s+gpu=", body, re.M)
     }
     assert asking == set(profiles["slurm"]["set-resources"])
+    assert asking == set(profiles["slurm/fallback"]["set-resources"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ("JobId=7 JobState=RUNNING Reason=None", "running"),
+        ("JobId=7 JobState=COMPLETED Reason=None", "success"),
+        ("JobId=7 JobState=OUT_OF_MEMORY Reason=OutOfMemory", "failed"),
+        ("JobId=7 JobState=TIMEOUT Reason=TimeLimit", "failed"),
+        ("slurm_load_jobs error: Invalid job id specified", "failed"),
+        ("slurm_load_jobs error: Unable to contact slurm controller", "running"),
+        ("", "running"),
+    ],
+)
+def test_a_silent_controller_loses_no_job(tmp_path, answer, status):
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    scontrol.chmod(0o755)
+    script = ROOT / "profiles" / "slurm" / "fallback" / "status.sh"
+    done = subprocess.run(
+        [script, "7"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == status

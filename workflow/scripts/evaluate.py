@@ -29,12 +29,13 @@ def named_truth(examples: str, name: str, truth: np.ndarray) -> set[int]:
 
 def score(name, sample, examples):
     """Score one tomogram."""
-    truth = read_annotation(sample.ground_truth)
+    folder = Path("results", name)
+    shape = tuple(_stage.inspected(folder / "input.json")["shape"])
+    truth = read_annotation(sample.ground_truth, shape)
     excluded = []
     if sample.annotation:
-        annotation = read_annotation(sample.annotation)
+        annotation = read_annotation(sample.annotation, shape)
         excluded = np.nonzero((annotation >= 0).any(axis=(1, 2)))[0].tolist()
-    folder = Path("results", name)
     classes = pd.read_csv(folder / "classes.csv", keep_default_na=False)
     given = sample.probability or sample.labels
     truth_classes = None

@@ -1,0 +1,390 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tomocensus.classify import (
+    Embeddings,
+    apply_head,
+    embed,
+    fit_head,
+    look_up_examples,
+    read_examples,
+)
+from tomocensus.classify.embeddings import SIDE, crops, normalise
+from tomocensus.classify.features import NAMES, shape_and_density
+from tomocensus.classify.head import softmax
+from tomocensus.classify.review import rank_for_review
+from tomocensus.errors import InputError
+from tomocensus.models import Model, load_model, save_model
+from tomocensus.volume import Volume
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+
+
+def ball(side, radius, centre=None):
+    centre = (side - 1) / 2 if centre is None else centre
+    grid = np.indices((side, side, side)) - np.reshape(np.broadcast_to(centre, 3), (3, 1, 1, 1))
+    return (grid**2).sum(axis=0) <= radius**2
+
+
+def features(mask, density=None, voxel_size=10.0):
+    density = np.zeros(mask.shape, np.float32) if density is None else density
+    return dict(zip(NAMES, shape_and_density(mask, density, voxel_size), strict=True))
+
+
+def clouds(counts, seed=0, distance=6.0, encoder="e"):
+    """Make one tomogram's embeddings: a separable cloud for each class."""
+    rng = np.random.default_rng(seed)
+    means = np.random.default_rng(99).normal(size=(8, 10)) * distance
+    names = [name for name, count in counts.items() for _ in range(count)]
+    kinds = sorted(counts)
+    vectors = np.stack([means[kinds.index(name)] + rng.normal(size=10) for name in names])
+    number = np.arange(1, len(names) + 1)
+    known = Embeddings(
+        number,
+        vectors[:, :7].astype(np.float32),
+        vectors[:, 7:].astype(np.float32),
+        ("a", "b", "c"),
+        encoder,
+    )
+    named = pd.DataFrame({"tomogram": "t", "instance": number, "class": names})
+    return known, named
+
+
+def fitted(counts, **options):
+    known, named = clouds(counts, **options)
+    card, weights = fit_head({"t": known}, named)
+    return Model({**card, "sha256": ""}, weights), known, named
+
+
+# Features
+
+
+def test_a_ball_has_its_diameter_and_no_elongation():
+    found = features(ball(31, 12), voxel_size=10.0)
+    assert np.exp(found["log_diameter_nm"]) == pytest.approx(24, rel=0.02)
+    assert found["elongation"] == pytest.approx(0, abs=0.01)
+    assert found["flatness"] == pytest.approx(0, abs=0.01)
+    assert found["extent"] == pytest.approx(np.pi / 6, rel=0.1)
+
+
+def test_a_rod_is_as_long_as_it_is():
+    mask = np.zeros((12, 12, 48), bool)
+    mask[4:8, 4:8, 4:44] = True
+    assert np.exp(features(mask)["elongation"]) == pytest.approx(10, rel=0.01)
+    assert features(mask)["flatness"] == pytest.approx(0, abs=0.01)
+
+
+def test_a_plate_is_flat_and_not_elongated():
+    mask = np.zeros((12, 28, 28), bool)
+    mask[4:8, 4:24, 4:24] = True
+    assert features(mask)["elongation"] == pytest.approx(0, abs=0.01)
+    assert np.exp(features(mask)["flatness"]) == pytest.approx(5, rel=0.02)
+
+
+@pytest.mark.parametrize("voxel_size", [5.0, 10.0, 20.0])
+def test_voxel_size_scales_the_diameter_only_of_the_shape_features(voxel_size):
+    one, other = features(ball(31, 12), voxel_size=10.0), features(ball(31, 12), None, voxel_size)
+    gain = other["log_diameter_nm"] - one["log_diameter_nm"]
+    assert gain == pytest.approx(np.log(voxel_size / 10), abs=1e-5)
+    for name in ("elongation", "flatness", "extent"):
+        assert other[name] == one[name]
+
+
+def test_a_dense_shell_is_told_from_a_dense_core():
+    mask, inner = ball(41, 16), ball(41, 9)
+    shell = features(mask, (mask & ~ball(41, 12)).astype(np.float32), 12.0)
+    core = features(mask, inner.astype(np.float32), 12.0)
+    assert shell["shell_minus_core"] > 0.5 > -0.5 > core["shell_minus_core"]
+    assert shell["membrane_contrast"] > 0.5 > core["membrane_contrast"]
+
+
+def test_one_voxel_has_finite_features():
+    mask = np.zeros((7, 7, 7), bool)
+    mask[3, 3, 3] = True
+    assert np.isfinite(list(features(mask).values())).all()
+
+
+# Crops
+
+
+def test_a_crop_centres_the_object_and_scales_it_to_two_thirds():
+    for radius in (3, 6, 14):
+        view = crops(np.zeros((41, 41, 41), np.float32), ball(41, radius))
+        assert view.shape == (2, SIDE, SIDE, SIDE)
+        filled = np.argwhere(view[1] > 0.5)
+        assert filled.mean(axis=0) == pytest.approx([(SIDE - 1) / 2] * 3, abs=0.1)
+        extent = np.ptp(filled, axis=0) + 1
+        assert np.abs(extent - 2 * SIDE / 3).max() <= 2
+
+
+def test_a_crop_at_a_corner_is_padded_with_the_background():
+    mask = ball(20, 6, centre=0)
+    view = crops(np.ones(mask.shape, np.float32), mask)
+    assert np.isfinite(view).all()
+    assert view[0, 0, 0, 0] == 0 and view[0, SIDE // 2, SIDE // 2, SIDE // 2] == 1
+
+
+def test_polarity_turns_the_sign_so_that_matter_is_positive(rng):
+    data = rng.normal(100, 5, size=(24, 24, 24)).astype(np.float32)
+    for polarity, sign in (("bright", 1), ("dark", -1)):
+        centre, spread = normalise(Volume(sign * data, 10.0), polarity)
+        np.testing.assert_allclose((sign * data - centre) / spread, (data - 100) / 5, atol=0.5)
+
+
+# Embedding
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_model(MODELS / "base-encoder", "encoder")
+
+
+@pytest.fixture
+def scene(rng):
+    """Balls and a rod, at the border and within; number 3 is not used."""
+    labels = np.zeros((24, 40, 40), np.int32)
+    labels[4:10, 4:10, 4:10] = 1
+    labels[0:5, 20:26, 34:40] = 2
+    labels[14:17, 5:35, 25:28] = 4
+    data = rng.normal(size=labels.shape).astype(np.float32) + 2 * (labels > 0)
+    return Volume(data, 15.0), labels
+
+
+def test_embedding_has_a_row_for_each_instance_and_repeats_exactly(scene, encoder):
+    one = embed(*scene, encoder, "bright", device="cpu", threads=1)
+    two = embed(*scene, encoder, "bright", device="cpu", threads=1)
+    assert one.instance.tolist() == [1, 2, 4]
+    assert one.embedding.shape == (3, encoder.card["dimensions"])
+    np.testing.assert_allclose(np.linalg.norm(one.embedding, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(one.table(), two.table())
+
+
+def test_a_darkfield_copy_gives_the_same_vectors(scene, encoder):
+    tomogram, labels = scene
+    one = embed(tomogram, labels, encoder, "bright", "cpu", 1)
+    two = embed(tomogram.with_data(-7 * tomogram.data + 3), labels, encoder, "dark", "cpu", 1)
+    np.testing.assert_allclose(one.table(), two.table(), atol=1e-3)
+
+
+def test_an_empty_labelmap_gives_no_rows_and_no_classes(scene, encoder):
+    tomogram, labels = scene
+    none = embed(tomogram, np.zeros_like(labels), encoder, "dark", "cpu", 1)
+    assert none.table().shape == (0, encoder.card["dimensions"] + len(NAMES))
+    head = load_model(MODELS / "base-classifier", "classifier")
+    assert len(apply_head(head, none)) == 0
+
+
+def test_embeddings_survive_the_disk(tmp_path, scene, encoder):
+    made = embed(*scene, encoder, "bright", "cpu", 1)
+    made.save(tmp_path / "embeddings.npz")
+    read = Embeddings.load(tmp_path / "embeddings.npz")
+    np.testing.assert_array_equal(read.table(), made.table())
+    assert (read.encoder, read.feature_names) == (encoder.sha256, NAMES)
+    assert read.instance.tolist() == [1, 2, 4]
+
+
+def test_a_broken_file_of_embeddings_is_named(tmp_path):
+    (tmp_path / "e.npz").write_bytes(b"no archive")
+    with pytest.raises(InputError, match=r"e\.npz"):
+        Embeddings.load(tmp_path / "e.npz")
+
+
+def test_the_shipped_head_belongs_to_the_shipped_encoder(scene, encoder):
+    head = load_model(MODELS / "base-classifier", "classifier")
+    table = apply_head(head, embed(*scene, encoder, "bright", "cpu", 1))
+    chances = table[[f"p_{name}" for name in head.card["classes"]]]
+    np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
+
+
+# Head
+
+
+def test_separable_classes_are_named_right():
+    head, _, _ = fitted({"a": 10, "b": 10, "c": 10})
+    fresh, truth = clouds({"a": 40, "b": 40, "c": 40}, seed=5)
+    table = apply_head(head, fresh)
+    chances = table[["p_a", "p_b", "p_c"]].to_numpy()
+    np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
+    assert (table["class"] == truth["class"]).mean() > 0.95
+    assert head.card["accuracy"] > 0.95
+
+
+def test_rare_classes_are_named_as_well():
+    head, _, _ = fitted({"a": 300, "b": 4}, distance=3.0)
+    fresh, truth = clouds({"a": 50, "b": 50}, seed=5, distance=3.0)
+    right = apply_head(head, fresh, 0)["class"] == truth["class"]
+    assert right[truth["class"] == "b"].mean() > 0.9
+
+
+def test_far_from_every_example_is_unknown_however_sure():
+    head, known, _ = fitted({"a": 10, "b": 10})
+    far = Embeddings(
+        np.array([1]), known.embedding[:1] * 1000, known.features[:1], known.feature_names, "e"
+    )
+    table = apply_head(head, far, minimum_confidence=0)
+    assert table["class"].tolist() == ["unknown"] and table["confidence"][0] > 0.5
+
+
+def test_the_minimum_confidence_rejects_what_lies_between():
+    head, known, _ = fitted({"a": 10, "b": 10})
+    half = 0.5 * (known.table()[:10].mean(axis=0) + known.table()[10:].mean(axis=0))[None]
+    middle = Embeddings(np.array([1]), half[:, :7], half[:, 7:], known.feature_names, "e")
+    assert apply_head(head, middle, 0.999)["class"].tolist() == ["unknown"]
+    assert apply_head(head, middle, 0.0)["class"].tolist() != ["unknown"]
+
+
+def test_one_example_a_class_is_enough_and_warns():
+    head, known, named = fitted({"a": 1, "b": 1})
+    assert "single example" in head.card["warnings"][0]
+    assert (apply_head(head, known)["class"] == named["class"]).all()
+
+
+def test_one_class_is_not_enough():
+    with pytest.raises(InputError, match="two are needed"):
+        fitted({"a": 5})
+
+
+def test_no_example_is_an_error_of_its_own():
+    known, named = clouds({"a": 2})
+    with pytest.raises(InputError, match="no example"):
+        fit_head({"t": known}, named[:0])
+
+
+def test_a_head_of_another_encoder_is_refused():
+    head, _, _ = fitted({"a": 5, "b": 5})
+    other, _ = clouds({"a": 5, "b": 5}, encoder="other")
+    with pytest.raises(InputError, match="another encoder"):
+        apply_head(head, other)
+
+
+def test_the_confusion_matrix_counts_every_example():
+    head, _, _ = fitted({"a": 12, "b": 7, "c": 5}, distance=1.0)
+    matrix = np.array(head.card["confusion_matrix"])
+    assert matrix.sum(axis=1).tolist() == [12, 7, 5]
+    assert head.card["accuracy"] == pytest.approx(np.trace(matrix) / 24)
+
+
+def test_a_head_survives_the_disk_and_repeats_exactly(tmp_path):
+    known, named = clouds({"a": 8, "b": 8, "c": 8}, distance=1.0)
+    hashes = []
+    for name in ("one", "two"):
+        card, weights = fit_head({"t": known}, named, seed=3)
+        hashes.append(save_model(tmp_path / name, card, weights)["sha256"])
+    assert hashes[0] == hashes[1]
+    direct = apply_head(Model({**card, "sha256": ""}, weights), known)
+    pd.testing.assert_frame_equal(apply_head(load_model(tmp_path / "one"), known), direct)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.floats(-500, 500), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_softmax_sums_to_one_for_any_logits(rows):
+    chances = softmax(np.array(rows))
+    assert (chances >= 0).all()
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+
+
+# Examples
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+PLACES = {"t": {"voxel_size": 10.0, "origin": [100.0, 0.0, 0.0], "nstart": [0, 0, 0]}}
+
+
+@pytest.fixture
+def labels():
+    array = np.zeros((4, 5, 6), np.int32)
+    array[1, 2, 3] = 7
+    array[1, 2, 4] = 7
+    array[3, 4, 5] = 9
+    return {"t": array}
+
+
+def test_positions_are_x_y_z_and_looked_up_in_the_labelmap(tmp_path, labels):
+    path = write(tmp_path / "e.tsv", "tomogram\tx\ty\tz\tclass\nt\t3\t2\t1\ta\nt\t5\t4\t3\tb\n")
+    named, problems = look_up_examples(read_examples(path), labels, PLACES)
+    assert named.to_numpy().tolist() == [["t", 7, "a"], ["t", 9, "b"]]
+    assert problems == []
+
+
+def test_positions_in_angstrom_use_the_origin(tmp_path, labels):
+    text = "tomogram,x_angstrom,y_angstrom,z_angstrom,class\nt,133,18,9,a\n"
+    named, problems = look_up_examples(read_examples(write(tmp_path / "e", text)), labels, PLACES)
+    assert named["instance"].tolist() == [7] and problems == []
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("t,0,0,0,a", "no instance"),
+        ("t,6,0,0,a", "outside"),
+        ("t,-1,0,0,a", "outside"),
+        ("u,1,1,1,a", "no such tomogram"),
+    ],
+)
+def test_rows_that_meet_nothing_are_reported_and_left_out(tmp_path, labels, row, reason):
+    path = write(tmp_path / "e.csv", f"tomogram,x,y,z,class\nt,5,4,3,b\n{row}\n")
+    named, problems = look_up_examples(read_examples(path), labels, PLACES)
+    assert named["instance"].tolist() == [9]
+    assert len(problems) == 1 and "row 3" in problems[0] and reason in problems[0]
+
+
+def test_two_classes_for_one_instance_are_reported_and_left_out(tmp_path, labels):
+    path = write(tmp_path / "e.csv", "tomogram,x,y,z,class\nt,3,2,1,a\nt,4,2,1,b\nt,5,4,3,b\n")
+    named, problems = look_up_examples(read_examples(path), labels, PLACES)
+    assert named["instance"].tolist() == [9]
+    assert len(problems) == 2 and all("instance 7" in problem for problem in problems)
+
+
+def test_the_same_name_twice_counts_once(tmp_path, labels):
+    path = write(tmp_path / "e.csv", "tomogram,x,y,z,class\nt,3,2,1,a\nt,4,2,1,a\n")
+    named, problems = look_up_examples(read_examples(path), labels, PLACES)
+    assert named["instance"].tolist() == [7] and problems == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("tomogram,x,y,class\nt,1,2,a\n", "column z missing"),
+        ("tomogram,x,y,z,class\nt,1,2,near,a\n", "row 2, column z: not a number"),
+        ("tomogram,x,y,z,class\nt,1,2,3,\n", "row 2, column class: empty"),
+    ],
+)
+def test_a_wrong_file_of_examples_says_where(tmp_path, text, reason):
+    with pytest.raises(InputError, match=reason):
+        read_examples(write(tmp_path / "e.csv", text))
+
+
+def test_a_missing_file_of_examples_is_named(tmp_path):
+    with pytest.raises(InputError, match="none.tsv"):
+        read_examples(tmp_path / "none.tsv")
+
+
+# Review
+
+
+def test_review_starts_with_the_least_sure_and_spreads_over_the_clouds():
+    known, truth = clouds({"a": 20, "b": 20, "c": 20})
+    sure = np.full(60, 0.5)
+    sure[33] = 0.2
+    classes = pd.DataFrame({"instance": known.instance, "class": "a", "confidence": sure})
+    listed = rank_for_review({"t": known}, {"t": classes}, count=3)
+    assert listed["instance"][0] == 34
+    kinds = truth.set_index("instance")["class"].loc[listed["instance"]]
+    assert set(kinds) == {"a", "b", "c"}
+
+
+def test_review_lists_each_instance_once_and_no_more_than_there_are():
+    known, _ = clouds({"a": 4, "b": 3})
+    classes = pd.DataFrame({"instance": known.instance, "class": "a", "confidence": 1.0})
+    listed = rank_for_review({"t": known}, {"t": classes}, count=50)
+    assert sorted(listed["instance"]) == known.instance.tolist()
+    assert len(rank_for_review({}, {})) == 0
