@@ -11,7 +11,8 @@ ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 # Without conda the stages run in the environment that Snakemake runs in; an activated conda
 # environment puts itself before it.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+search_path = [str(Path(sys.executable).parent), *os.get_exec_path()]
+os.environ.update(PATH=os.pathsep.join(search_path))
 
 from snakemake.exceptions import WorkflowError
 
@@ -167,3 +168,43 @@ def tell_results():
         if Path(path).exists()
     ]
     print("TomoCensus finished. What there is:", *lines, sep="\n", file=sys.stderr)
+
+
+def cluster_maps(wildcards):
+    """The maps to cluster: from the segmenter, or another program's; none where labels are given."""
+    sample = SAMPLES[wildcards.tomogram]
+    if sample.labels:
+        return []
+    if sample.probability:
+        return [ancient(sample.probability)]
+    return expand(
+        "results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS
+    )
+
+
+def truth_files(wildcards):
+    """Results and truth of the tomograms that have a ground truth."""
+    names = with_column("ground_truth")
+    files = ["labels.mrc", "classes.csv", "input.json"]
+    paths = expand("results/{tomogram}/{file}", tomogram=names, file=files)
+    maps = [f"results/{name}/probability.mrc" for name in names if from_segmenter(name)]
+    return paths + maps
+
+
+def from_segmenter(name):
+    """Whether the probability map of a tomogram is made here."""
+    return not (SAMPLES[name].probability or SAMPLES[name].labels)
+
+
+def example_tomograms():
+    """Names of the tomograms in the examples file that the sample sheet knows."""
+    path = Path(config["examples"])
+    if not path.is_file():
+        return []
+    from tomocensus.classify.examples import read_examples
+
+    try:
+        named = set(read_examples(path)["tomogram"])
+    except InputError as error:
+        raise WorkflowError(str(error))
+    return sorted(named & set(SAMPLES))

@@ -1,20 +1,6 @@
 """Training: asked for by name, never upstream of what uses the model."""
 
 
-def example_tomograms():
-    """Names of the tomograms in the examples file that the sample sheet knows."""
-    path = Path(config["examples"])
-    if not path.is_file():
-        return []
-    from tomocensus.classify.examples import read_examples
-
-    try:
-        named = set(read_examples(path)["tomogram"])
-    except InputError as error:
-        raise WorkflowError(str(error))
-    return sorted(named & set(SAMPLES))
-
-
 rule train_segmenter:
     """REQUIRED INPUT: annotated tomograms. OUTPUT: models/segmenter."""
     input:
