@@ -208,3 +208,14 @@ def example_tomograms():
     except InputError as error:
         raise WorkflowError(str(error))
     return sorted(named & set(SAMPLES))
+
+
+def base_model():
+    """Folder of the segmenter that training starts from; None for training from scratch."""
+    chosen = config["train_segmenter"]["base"]
+    if chosen == "none":
+        return None
+    shipped = ROOT / "models" / "base-segmenter"
+    if chosen == "auto":
+        return str(shipped) if (shipped / "model.json").is_file() else None
+    return chosen
