@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -24,9 +25,20 @@ from tomocensus.samples import load_config, read_samples
 SCRIPTS = ROOT / "workflow" / "scripts"
 
 
+def with_scale(sample):
+    """A sample whose map is of the configured scale where its row does not say."""
+    scale = config["probability_scale"]
+    if scale == "auto" or sample.probability_scale:
+        return sample
+    return replace(sample, probability_scale=scale)
+
+
 try:
     config = load_config(config, "configuration")
-    SAMPLES = read_samples(config["tomograms"])
+    SAMPLES = {
+        name: with_scale(sample)
+        for name, sample in read_samples(config["tomograms"]).items()
+    }
 except InputError as error:
     raise WorkflowError(str(error))
 
