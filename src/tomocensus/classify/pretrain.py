@@ -24,12 +24,30 @@ from tomocensus.classify.head import Prior, apply_head, fit_head
 from tomocensus.classify.views import CLOSE, View, views
 from tomocensus.models import Model, load_model, save_model
 from tomocensus.progress import progress
-from tomocensus.simulate import simulate_tomogram
+from tomocensus.simulate import KINDS, simulate_tomogram
+from tomocensus.simulate.scenes import FIELD
 from tomocensus.volume import Volume
 
 SHAPE = (56, 168, 168)
-# Ribosomes would fill the data set.
-MOST_OF_A_KIND = 16
+# How many of each kind a simulated field holds on average, where there is room.
+WANTED = {
+    "nuclear_envelope": 0.6,
+    "plasma_membrane": 0.6,
+    "golgi": 0.8,
+    "autophagosome": 0.8,
+    "mitochondrion": 3,
+    "vesicle": 10,
+    "virus_like_particle": 5,
+    "dense_body": 5,
+    "lipid_droplet": 4,
+    "er": 3,
+    "microtubule": 2,
+    "actin": 3,
+    "ribosome": 14,
+    "particle": 12,
+    "gold": 2,
+}
+MOST_OF_A_KIND = 12
 SCALE = 16.0
 
 
@@ -77,11 +95,16 @@ def _merge_some(labels: np.ndarray, rng: np.random.Generator, part: float = 0.03
 def simulated_views(seed: int) -> tuple[list[View], list[str]]:
     """Simulate a tomogram; return views of some objects of each kind and their kinds."""
     rng = np.random.default_rng([seed, 1])
+    voxel_size = float(np.exp(rng.uniform(np.log(8), np.log(30))))
+    volume = np.prod(SHAPE) * voxel_size**3 / FIELD
     made = simulate_tomogram(
         seed,
         shape=SHAPE,
-        preset="cell" if rng.random() < 0.7 else "random",
-        voxel_size=float(np.exp(rng.uniform(np.log(8), np.log(30)))),
+        voxel_size=voxel_size,
+        abundance={
+            kind: number * float(np.exp(rng.normal(0, 0.6))) / KINDS[kind][1] / volume
+            for kind, number in WANTED.items()
+        },
         snr=float(np.exp(rng.uniform(np.log(0.06), np.log(1.5)))),
     )
     labels, tomogram = corrupt(np.asarray(made.instances.data), rng), made.tomogram

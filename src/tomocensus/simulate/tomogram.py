@@ -98,7 +98,7 @@ def simulate_tomogram(
     chosen.update(overrides)
     room = {}
     if chosen["abundance"] is None and preset == "demo":
-        chosen["abundance"] = DEMO_ABUNDANCE
+        chosen["abundance"] = {kind: DEMO_ABUNDANCE.get(kind, 0.0) for kind in KINDS}
     elif chosen["abundance"] is None:
         crowded = PRESETS[preset].get("crowded", False)
         chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
