@@ -30,6 +30,7 @@ def test_snakemake_finds_nothing_to_improve(tmp_path):
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "config.yaml").write_text("tomograms: config/tomograms.tsv\n")
     (tmp_path / "config" / "tomograms.tsv").write_text("tomogram\tpath\na\ta.mrc\n")
+    (tmp_path / "a.mrc").touch()
     done = snakemake(tmp_path, "--lint")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "good condition" in done.stdout + done.stderr
