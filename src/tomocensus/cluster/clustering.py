@@ -10,6 +10,7 @@ import cc3d
 import edt
 import fastremap
 import fill_voids
+import numba
 import numpy as np
 import pandas as pd
 from scipy import ndimage
@@ -266,7 +267,8 @@ def find_lumens(mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87)
     around = np.ones((3, 3, 3), bool)
     basins = watershed(-depth, seeds, connectivity=around, mask=~padded).astype(np.int32)
     graph = _Basins(basins, depth)
-    graph.merge(0.93, 0.8, 1.0, walls=False, bends=False)
+    graph.merge_shallow(1.0)
+    graph.merge(lambda _, a, b: graph.ratio(a, b) >= 0.8 or graph.solidity(a, b) >= 0.93)
     basins, _, _ = graph.result()
     walled, open_faces = _count_faces(basins, padded)
     basins = basins[inner]
@@ -296,6 +298,13 @@ def _count_faces(basins: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.n
             other = inside & ~mask[two] & (basins[two] != mine)
             opened += np.bincount(mine[other], minlength=size)
     return walled, opened
+
+
+def _shifted(offset):
+    """Return the two slices that lay a volume over itself shifted by `offset`."""
+    here = tuple(slice(max(0, -step), -step if step > 0 else None) for step in offset)
+    there = tuple(slice(max(0, step), step if step < 0 else None) for step in offset)
+    return here, there
 
 
 def _with_lumens(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
@@ -354,7 +363,7 @@ def _by_necks(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
     gained = int(np.count_nonzero(filled)) - int(np.count_nonzero(crop))
     how = "slices" if gained else "none"
     solidity = digital_solidity(filled)
-    solid = solidity >= parameters.solidity and edge is None
+    solid = solidity >= 0.985 and edge is None
     if not parameters.convexity or solid:
         return [_Piece(start, filled, solidity, "whole", number, 1.0, how, gained)]
     if solidity < 0.05 and _is_sheet(filled, solidity):
@@ -430,6 +439,32 @@ def split_at_necks(mask, solidity=0.93, neck=0.8, edge=None, smallest=1.0):
     origins : dict
         ``whole``, ``split`` or ``merged`` for each part.
     """
+    if edge is None and mask.size < 200_000 and not getattr(split_at_necks, "coarse", False):
+        thickness = float(edt.edt(np.pad(mask, 1), black_border=False).max())
+        if thickness < 8:
+            return _split_fine(mask, solidity, neck, smallest)
+    return _split(mask, solidity, neck, edge, smallest)
+
+
+def _split_fine(mask, solidity, neck, smallest):
+    padded = np.pad(mask, 2).astype(np.float32)
+    fine = ndimage.zoom(ndimage.gaussian_filter(padded, 0.5), 2, order=1, grid_mode=True,
+                        mode="nearest") >= 0.5
+    parts, necks, origins = _split(fine, solidity, neck, None, 8 * smallest)
+    # the fine voxels of each voxel: take the largest label among those
+    blocks = parts.reshape(parts.shape[0] // 2, 2, parts.shape[1] // 2, 2, -1, 2)
+    coarse = blocks.max(axis=(1, 3, 5))[2:-2, 2:-2, 2:-2]
+    lost = mask & (coarse == 0)
+    coarse = coarse * mask
+    if lost.any():
+        nearest = ndimage.distance_transform_edt(
+            coarse == 0, return_distances=False, return_indices=True
+        )
+        coarse = coarse[tuple(nearest)] * mask
+    return coarse.astype(np.int32), necks, origins
+
+
+def _split(mask, solidity, neck, edge, smallest):
     depth = depth_map(mask, edge)
     peaks = (ndimage.maximum_filter(depth, size=3) == depth) & mask & (depth > 0)
     seeds, count = ndimage.label(peaks, np.ones((3, 3, 3)))
@@ -438,63 +473,181 @@ def split_at_necks(mask, solidity=0.93, neck=0.8, edge=None, smallest=1.0):
     around = ndimage.generate_binary_structure(3, 3)
     basins = watershed(-depth, seeds, connectivity=around, mask=mask).astype(np.int32)
     graph = _Basins(basins, depth)
-    graph.merge(solidity, neck, smallest, walls=edge is not None)
+    graph.merge_shallow(smallest)
+    graph.merge(_one_object(solidity, neck, walls=edge is not None))
     return graph.result()
 
 
-def _saddles(basins: np.ndarray, depth: np.ndarray) -> dict[tuple[int, int], float]:
-    """Return the largest depth at which each pair of neighbouring basins meets."""
-    lows, highs, heights = [], [], []
-    for offset in NEIGHBOURS:
-        here, there = _shifted(offset)
-        a, b = basins[here], basins[there]
-        touching = (a != b) & (a > 0) & (b > 0)
-        lows.append(np.minimum(a, b)[touching])
-        highs.append(np.maximum(a, b)[touching])
-        heights.append(np.minimum(depth[here], depth[there])[touching])
-    low, high, height = (np.concatenate(values) for values in (lows, highs, heights))
-    keys = low.astype(np.int64) << 32 | high
-    order = np.lexsort((height, keys))
-    last = order[np.append(keys[order][1:] != keys[order][:-1], True)] if len(order) else order
-    return {(int(low[i]), int(high[i])): float(height[i]) for i in last}
+@numba.njit(cache=True, nogil=True)
+def _saddles(basins, depth):
+    """Find the deepest contact of each pair of neighbouring basins.
+
+    Returns keys (low << 32 | high), heights and the mean position of the voxels at that height.
+    """
+    nz, ny, nx = basins.shape
+    place = {np.int64(0): 0}
+    keys = [np.int64(0)]
+    heights = [0.0]
+    sums = [(0.0, 0.0, 0.0, 0.0)]
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                one = basins[z, y, x]
+                if one == 0:
+                    continue
+                for n in range(14, 27):
+                    dz, dy, dx = n // 9 - 1, n // 3 % 3 - 1, n % 3 - 1
+                    i, j, k = z + dz, y + dy, x + dx
+                    if i < 0 or j < 0 or k < 0 or i >= nz or j >= ny or k >= nx:
+                        continue
+                    two = basins[i, j, k]
+                    if two == 0 or two == one:
+                        continue
+                    key = np.int64(min(one, two)) << 32 | np.int64(max(one, two))
+                    height = min(depth[z, y, x], depth[i, j, k])
+                    at = (z + dz / 2, y + dy / 2, x + dx / 2, 1.0)
+                    if key not in place:
+                        place[key] = len(keys)
+                        keys.append(key)
+                        heights.append(height)
+                        sums.append(at)
+                        continue
+                    number = place[key]
+                    if height > heights[number] + 1e-4:
+                        heights[number] = height
+                        sums[number] = at
+                    elif height > heights[number] - 1e-4:
+                        old = sums[number]
+                        sums[number] = (
+                            old[0] + at[0], old[1] + at[1], old[2] + at[2], old[3] + 1.0
+                        )
+    count = len(keys) - 1
+    points = np.empty((count, 3))
+    for n in range(count):
+        z, y, x, weight = sums[n + 1]
+        points[n, 0], points[n, 1], points[n, 2] = z / weight, y / weight, x / weight
+    return np.array(keys)[1:], np.array(heights)[1:], points
 
 
-# Half of the 26 neighbours; the other half sees the same pairs.
-NEIGHBOURS = [
-    (z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1) if (z, y, x) > (0, 0, 0)
-]
+@numba.njit(cache=True, nogil=True)
+def _nearest_deep(basins, root, depth, one, point, level, reach):
+    """Return the distance from `point` to the nearest voxel of part `one` at least `level` deep."""
+    best = reach * reach
+    low = np.empty(3, np.int64)
+    high = np.empty(3, np.int64)
+    for axis in range(3):
+        low[axis] = max(0, int(np.floor(point[axis] - reach)))
+        high[axis] = min(basins.shape[axis] - 1, int(np.ceil(point[axis] + reach)))
+    for z in range(low[0], high[0] + 1):
+        for y in range(low[1], high[1] + 1):
+            flat = (z - point[0]) ** 2 + (y - point[1]) ** 2
+            if flat >= best:
+                continue
+            for x in range(low[2], high[2] + 1):
+                if depth[z, y, x] >= level and root[basins[z, y, x]] == one:
+                    best = min(best, flat + (x - point[2]) ** 2)
+    return np.sqrt(best)
 
 
-def _shifted(offset):
-    """Return the two slices that lay a volume over itself shifted by `offset`."""
-    here = tuple(slice(max(0, -step), -step if step > 0 else None) for step in offset)
-    there = tuple(slice(max(0, step), step if step < 0 else None) for step in offset)
-    return here, there
+def _one_object(solidity: float, neck: float, walls: bool):
+    """Return the rule that tells whether two neighbouring parts are one object.
+
+    A crease, where two surfaces meet at an angle, is evidence for two objects even where it is
+    wide; a smooth waist is so only where it is narrow.
+    """
+
+    def rule(graph: _Basins, a: int, b: int) -> bool:
+        ratio = graph.ratio(a, b)
+        crease = min(neck + CREASE, 0.9)
+        if ratio >= crease:
+            return True
+        if ratio < neck - WAIST and (walls or graph.solidity(a, b) < 0.98):
+            return False
+        sharp = graph.sharpness(a, b)
+        limit = np.interp(sharp, SHARP, (neck - WAIST, crease))
+        if DEBUG:
+            print(f"ratio {ratio:.2f} sharp {sharp:.2f} limit {limit:.2f} "
+                  f"solid {graph.solidity(a, b):.3f} peaks {graph.peak[a]:.1f} {graph.peak[b]:.1f}")
+        return ratio >= limit
+
+    return rule
+
+import os
+DEBUG = bool(os.environ.get('CLD'))
+CREASE = 0.08
+WAIST = 0.3
+SHARP = (0.6, 0.8)
 
 
 class _Basins:
     """Basins of one component as a graph; edges are the saddles between neighbours."""
 
     def __init__(self, basins: np.ndarray, depth: np.ndarray):
-        self.basins = basins
+        self.basins, self.depth = basins, depth
         count = int(basins.max())
         self.peak = ndimage.maximum(depth, basins, np.arange(count + 1))
         self.voxels = np.bincount(basins.ravel(), minlength=count + 1)
-        self.vertices, self.lattice = {}, {}
-        for label, box in enumerate(ndimage.find_objects(basins), start=1):
-            points = row_extremes(basins[box] == label) + [side.start for side in box]
-            self.lattice[label], self.vertices[label] = lattice_hull(points)
-        self.members = {label: [label] for label in self.vertices}
-        self.saddle: dict[int, dict[int, float]] = {label: {} for label in self.vertices}
-        for (a, b), height in _saddles(basins, depth).items():
-            self.saddle[a][b] = self.saddle[b][a] = height
+        self.members = {label: [label] for label in range(1, count + 1)}
+        self.root = np.arange(count + 1)
+        self.hulls: dict[int, tuple[int, np.ndarray]] = {}
+        self.boxes = ndimage.find_objects(basins)
+        self.saddle: dict[int, dict[int, tuple[float, np.ndarray]]]
+        self.saddle = {label: {} for label in self.members}
+        for key, height, point in zip(*_saddles(basins, depth), strict=True):
+            a, b = int(key) >> 32, int(key) & 0xFFFFFFFF
+            self.saddle[a][b] = self.saddle[b][a] = (float(height), point)
 
     def ratio(self, a: int, b: int) -> float:
         """Return the neck's width over the thinner part's."""
-        return self.saddle[a][b] / max(min(self.peak[a], self.peak[b]), 1e-6)
+        return self.saddle[a][b][0] / max(min(self.peak[a], self.peak[b]), 1e-6)
 
-    def merge(self, solidity: float, neck: float, smallest: float, walls: bool, bends=True):
-        """Merge greedily, the widest neck first, until no pair may be merged."""
+    def hull(self, label: int) -> tuple[int, np.ndarray]:
+        """Return lattice points and vertices of a part's hull, made from those of its basins."""
+        if label not in self.hulls:
+            points = []
+            for member in self.members[label]:
+                box = self.boxes[member - 1]
+                corner = [side.start for side in box]
+                points.append(row_extremes(self.basins[box] == member) + corner)
+            self.hulls[label] = lattice_hull(np.concatenate(points))
+        return self.hulls[label]
+
+    def solidity(self, a: int, b: int) -> float:
+        """Return the digital solidity of the union of two parts."""
+        points = np.concatenate([self.hull(a)[1], self.hull(b)[1]])
+        return (self.voxels[a] + self.voxels[b]) / max(lattice_hull(points)[0], 1)
+
+    def part_solidity(self, a: int) -> float:
+        """Return the digital solidity of one part."""
+        return self.voxels[a] / max(self.hull(a)[0], 1)
+
+    def sharpness(self, a: int, b: int) -> float:
+        """Return how much like a crease the neck is: 1 where two surfaces meet at an angle.
+
+        On the way from a crease of half-width s into either part, the depth grows as
+        sqrt(s^2 + t^2) with the distance t; from a smooth waist it grows later.
+        """
+        height, point = self.saddle[a][b]
+        level = height + 0.75 * (min(self.peak[a], self.peak[b]) - height)
+        expected = np.sqrt(level**2 - height**2)
+        away = [
+            _nearest_deep(self.basins, self.root, self.depth, part, point, level, 3 * expected + 2)
+            for part in (a, b)
+        ]
+        return expected / max(np.mean(away), 1e-6)
+
+    def merge_shallow(self, smallest: float):
+        """Undo basins that are ripples of the surface, and parts that are specks."""
+
+        def rule(graph, a, b):
+            thinner = min(graph.peak[a], graph.peak[b])
+            shallow = thinner - graph.saddle[a][b][0] < max(0.6, 0.1 * thinner)
+            return shallow or min(graph.voxels[a], graph.voxels[b]) < smallest
+
+        self.merge(rule)
+
+    def merge(self, rule):
+        """Merge greedily by a rule, the widest neck first, until no pair may be merged."""
         pairs = ((a, b) for a, others in self.saddle.items() for b in others if a < b)
         heap = [(-self.ratio(a, b), a, b) for a, b in pairs]
         heapq.heapify(heap)
@@ -502,47 +655,31 @@ class _Basins:
             ratio, a, b = heapq.heappop(heap)
             if b not in self.saddle.get(a, {}) or self.ratio(a, b) != -ratio:
                 continue
-            union = self._one(a, b, solidity, neck, smallest, walls, bends)
-            if union is None:
+            if not rule(self, a, b):
                 continue
-            self._join(a, b, *union)
+            self._join(a, b)
             # A merged part may suit neighbours that it did not suit before: try them all again.
             for other in self.saddle[a]:
                 low, high = min(a, other), max(a, other)
                 heapq.heappush(heap, (-self.ratio(low, high), low, high))
 
-    def _one(self, a, b, solidity, neck, smallest, walls, bends):
-        """Return the union's hull where `a` and `b` are one object, None where they are two."""
-        thinner = min(self.peak[a], self.peak[b])
-        ratio = self.ratio(a, b)
-        points = np.concatenate([self.vertices[a], self.vertices[b]])
-        union = lattice_hull(points)
-        shallow = thinner - self.saddle[a][b] < max(0.75, 0.15 * thinner)
-        tiny = min(self.voxels[a], self.voxels[b]) < smallest
-        if shallow or tiny:
-            return union
-        solid = (self.voxels[a] + self.voxels[b]) / max(union[0], 1) >= solidity
-        if solid and not (walls and ratio < 0.5):
-            return union
-        if not bends:
-            return union if ratio >= neck else None
-        # Parts that are not convex themselves show that the object bends or branches: the neck
-        # has to be narrower to be believed.
-        shape = min(self.voxels[part] / max(self.lattice[part], 1) for part in (a, b))
-        needed = neck * min(1.0, max(0.6, shape / 0.9))
-        return union if ratio >= needed else None
-
-    def _join(self, a, b, lattice, vertices):
+    def _join(self, a, b):
         """Make `b` part of `a`."""
-        self.lattice[a], self.vertices[a] = lattice, vertices
+        if a in self.hulls and b in self.hulls:
+            self.hulls[a] = lattice_hull(np.concatenate([self.hulls[a][1], self.hulls[b][1]]))
+        else:
+            self.hulls.pop(a, None)
+        self.hulls.pop(b, None)
         self.voxels[a] += self.voxels[b]
         self.peak[a] = max(self.peak[a], self.peak[b])
+        self.root[self.members[b]] = a
         self.members[a] += self.members.pop(b)
-        for other, height in self.saddle.pop(b).items():
+        for other, contact in self.saddle.pop(b).items():
             del self.saddle[other][b]
             if other != a:
-                height = max(height, self.saddle[a].get(other, 0.0))
-                self.saddle[a][other] = self.saddle[other][a] = height
+                if other in self.saddle[a]:
+                    contact = max(contact, self.saddle[a][other], key=lambda pair: pair[0])
+                self.saddle[a][other] = self.saddle[other][a] = contact
 
     def result(self):
         """Return labels 1..N, widest neck and origin of each."""
