@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import cc3d
 import edt
-import fastremap
 import fill_voids
 import numba
 import numpy as np
@@ -362,6 +361,10 @@ def _by_necks(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
     filled = fill_slices(crop) if parameters.fill else crop
     gained = int(np.count_nonzero(filled)) - int(np.count_nonzero(crop))
     how = "slices" if gained else "none"
+    if gained and parameters.convexity:
+        shared = find_shared_walls(crop, filled, smallest)
+        if shared is not None:
+            edge = shared if edge is None else edge | shared
     solidity = digital_solidity(filled)
     solid = solidity >= 0.985 and edge is None
     if not parameters.convexity or solid:
@@ -381,6 +384,44 @@ def _by_necks(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
         fill = how if extra else "none"
         pieces.append(_Piece(place, piece, solidity, origin, number, necks[label], fill, extra))
     return pieces
+
+
+def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.0):
+    """Find the membrane between two neighbouring lumens: two shells pressed against each other.
+
+    Parameters
+    ----------
+    mask, filled : numpy.ndarray
+        Boolean, one component before and after `fill_slices`.
+    smallest : float
+        Voxels of the smallest object; lumens below a fifth of it, and concave ones such as the
+        gaps between packed shells, do not count.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Boolean; None where there are no two lumens.
+    """
+    lumens, count = cc3d.connected_components(filled & ~mask, connectivity=6, return_N=True)
+    convex = np.zeros(count + 1, bool)
+    sizes = np.bincount(lumens.ravel(), minlength=count + 1)
+    if np.count_nonzero(sizes[1:] >= 0.2 * smallest) < 2:
+        return None
+    for label, box in enumerate(ndimage.find_objects(lumens.astype(np.int32)), start=1):
+        if sizes[label] >= 0.2 * smallest:
+            convex[label] = digital_solidity(lumens[box] == label) >= 0.8
+    if np.count_nonzero(convex) < 2:
+        return None
+    lumens = np.where(convex[lumens], lumens, 0).astype(np.int32)
+    beside = mask & ndimage.maximum_filter(lumens > 0, size=3)
+    thick = edt.edt(np.pad(mask, 1), black_border=False)[1:-1, 1:-1, 1:-1]
+    inner = ndimage.maximum_filter(thick, size=3)[beside]
+    reach = int(np.ceil(2 * np.median(inner)))
+    largest = ndimage.maximum_filter(lumens, size=2 * reach + 1)
+    none = np.iinfo(np.int32).max
+    least = ndimage.minimum_filter(np.where(lumens, lumens, none), size=2 * reach + 1)
+    shared = mask & (largest > 0) & (least != largest)
+    return shared if shared.any() else None
 
 
 def _is_sheet(mask: np.ndarray, solidity: float) -> bool:
@@ -439,24 +480,25 @@ def split_at_necks(mask, solidity=0.93, neck=0.8, edge=None, smallest=1.0):
     origins : dict
         ``whole``, ``split`` or ``merged`` for each part.
     """
-    if edge is None and mask.size < 200_000 and not getattr(split_at_necks, "coarse", False):
-        thickness = float(edt.edt(np.pad(mask, 1), black_border=False).max())
-        if thickness < 8:
+    if edge is None and mask.size < FINE_VOXELS:
+        if edt.edt(np.pad(mask, 1), black_border=False).max() < FINE_DEPTH:
             return _split_fine(mask, solidity, neck, smallest)
     return _split(mask, solidity, neck, edge, smallest)
 
 
+# Objects thinner than this many voxels from surface to middle are split on a grid twice as fine.
+FINE_DEPTH = 8
+FINE_VOXELS = 200_000
+
+
 def _split_fine(mask, solidity, neck, smallest):
-    padded = np.pad(mask, 2).astype(np.float32)
-    fine = ndimage.zoom(ndimage.gaussian_filter(padded, 0.5), 2, order=1, grid_mode=True,
-                        mode="nearest") >= 0.5
-    parts, necks, origins = _split(fine, solidity, neck, None, 8 * smallest)
-    # the fine voxels of each voxel: take the largest label among those
-    blocks = parts.reshape(parts.shape[0] // 2, 2, parts.shape[1] // 2, 2, -1, 2)
-    coarse = blocks.max(axis=(1, 3, 5))[2:-2, 2:-2, 2:-2]
-    lost = mask & (coarse == 0)
-    coarse = coarse * mask
-    if lost.any():
+    """Split a small component on a grid twice as fine, with its steps smoothed."""
+    soft = ndimage.gaussian_filter(np.pad(mask, 2).astype(np.float32), 0.35)
+    fine = ndimage.zoom(soft, 2, order=1, grid_mode=True, mode="nearest") >= 0.5
+    parts, necks, origins = _split(fine, solidity, neck, None, 8 * smallest, ripple=0.3)
+    nz, ny, nx = (n // 2 for n in parts.shape)
+    coarse = parts.reshape(nz, 2, ny, 2, nx, 2).max(axis=(1, 3, 5))[2:-2, 2:-2, 2:-2] * mask
+    if np.any(mask & (coarse == 0)):
         nearest = ndimage.distance_transform_edt(
             coarse == 0, return_distances=False, return_indices=True
         )
@@ -464,7 +506,8 @@ def _split_fine(mask, solidity, neck, smallest):
     return coarse.astype(np.int32), necks, origins
 
 
-def _split(mask, solidity, neck, edge, smallest):
+def _split(mask, solidity, neck, edge, smallest, ripple=0.6):
+    """Split one component on its own grid; see `split_at_necks`."""
     depth = depth_map(mask, edge)
     peaks = (ndimage.maximum_filter(depth, size=3) == depth) & mask & (depth > 0)
     seeds, count = ndimage.label(peaks, np.ones((3, 3, 3)))
@@ -473,7 +516,7 @@ def _split(mask, solidity, neck, edge, smallest):
     around = ndimage.generate_binary_structure(3, 3)
     basins = watershed(-depth, seeds, connectivity=around, mask=mask).astype(np.int32)
     graph = _Basins(basins, depth)
-    graph.merge_shallow(smallest)
+    graph.merge_shallow(smallest, ripple)
     graph.merge(_one_object(solidity, neck, walls=edge is not None))
     return graph.result()
 
@@ -556,27 +599,25 @@ def _one_object(solidity: float, neck: float, walls: bool):
     wide; a smooth waist is so only where it is narrow.
     """
 
+    crease = min(neck + 0.1, 0.9)
+    waist = max(neck - 0.3, 0.0)
+
     def rule(graph: _Basins, a: int, b: int) -> bool:
         ratio = graph.ratio(a, b)
-        crease = min(neck + CREASE, 0.9)
         if ratio >= crease:
             return True
-        if ratio < neck - WAIST and (walls or graph.solidity(a, b) < 0.98):
+        if walls and ratio < waist:
             return False
-        sharp = graph.sharpness(a, b)
-        limit = np.interp(sharp, SHARP, (neck - WAIST, crease))
-        if DEBUG:
-            print(f"ratio {ratio:.2f} sharp {sharp:.2f} limit {limit:.2f} "
-                  f"solid {graph.solidity(a, b):.3f} peaks {graph.peak[a]:.1f} {graph.peak[b]:.1f}")
+        if graph.solidity(a, b) >= max(solidity, 0.93) + 0.05:
+            return True
+        if ratio < waist:
+            return False
+        # Voxels blur the creases of small objects.
+        soft = np.interp(min(graph.peak[a], graph.peak[b]), (8, 16), (0.45, 0.6))
+        limit = np.interp(graph.sharpness(a, b), (soft, soft + 0.15), (waist, crease))
         return ratio >= limit
 
     return rule
-
-import os
-DEBUG = bool(os.environ.get('CLD'))
-CREASE = 0.08
-WAIST = 0.3
-SHARP = (0.6, 0.8)
 
 
 class _Basins:
@@ -636,12 +677,12 @@ class _Basins:
         ]
         return expected / max(np.mean(away), 1e-6)
 
-    def merge_shallow(self, smallest: float):
+    def merge_shallow(self, smallest: float, ripple: float = 0.6):
         """Undo basins that are ripples of the surface, and parts that are specks."""
 
         def rule(graph, a, b):
             thinner = min(graph.peak[a], graph.peak[b])
-            shallow = thinner - graph.saddle[a][b][0] < max(0.6, 0.1 * thinner)
+            shallow = thinner - graph.saddle[a][b][0] < max(ripple, 0.1 * thinner)
             return shallow or min(graph.voxels[a], graph.voxels[b]) < smallest
 
         self.merge(rule)
@@ -704,12 +745,12 @@ def _paint(pieces: list[_Piece], shape) -> np.ndarray:
         piece = pieces[index]
         box = tuple(slice(a, a + n) for a, n in zip(piece.start, piece.mask.shape, strict=True))
         labels[box][piece.mask] = index + 1
-    present = fastremap.unique(labels)
-    present = present[present > 0]
-    places = np.zeros(len(pieces) + 1, np.int64)
+    places = np.full(len(pieces) + 1, -1, np.int64)
     for z in range(shape[0] - 1, -1, -1):
         names, first = np.unique(labels[z], return_index=True)
         places[names] = z * shape[1] * shape[2] + first
+    places[0] = -1
+    present = np.flatnonzero(places >= 0)
     first = places[present]
     number = np.zeros(len(pieces) + 1, np.int32)
     number[present[np.argsort(first)]] = np.arange(1, len(present) + 1)
@@ -718,7 +759,9 @@ def _paint(pieces: list[_Piece], shape) -> np.ndarray:
         if new:
             reordered[new - 1] = pieces[old - 1]
     pieces[:] = reordered
-    return number[labels]
+    for plane in labels:
+        plane[:] = number[plane]
+    return labels
 
 
 def _table(labels, pieces, probability, objects, voxel_size) -> pd.DataFrame:
