@@ -155,7 +155,10 @@ def solids():
             2,
         ),
         "capsules end to end": (Solid(line(-5 * X, 0 * X), line(1.85 * X, 6.85 * X)), 2),
-        "crossing capsules": (Solid(line(-4 * X, 4 * X), line(-4 * Y + 1.9 * Z, 4 * Y + 1.9 * Z)), 2),
+        "crossing capsules": (
+            Solid(line(-4 * X, 4 * X), line(-4 * Y + 1.9 * Z, 4 * Y + 1.9 * Z)),
+            2,
+        ),
     }
     for percent in (0, 10, 20, 30, 40, 45):
         shapes[f"balls overlapping {percent} %"] = (pair(percent / 100 + 0.005), 2)
@@ -315,9 +318,12 @@ def main():
         total[size] = total.get(size, 0) + 1
         right[size] = right.get(size, 0) + (len(table) == expected)
         if len(table) != expected:
-            print(f"{size} voxels, turn {turn}, noise {noise}: {name}: "
-                  f"{len(table)} instead of {expected}; {sorted(table['voxels'])[::-1][:6]}"
-                  f" necks {[round(n, 2) for n in table['neck_ratio'][:4]]}", flush=True)
+            print(
+                f"{size} voxels, turn {turn}, noise {noise}: {name}: "
+                f"{len(table)} instead of {expected}; {sorted(table['voxels'])[::-1][:6]}"
+                f" necks {[round(n, 2) for n in table['neck_ratio'][:4]]}",
+                flush=True,
+            )
     for size in total:
         print(f"{size} voxels: {right[size]} of {total[size]} = {right[size] / total[size]:.1%}")
     print(f"{spent:.0f} CPU s, {spent / voxels * 1e6:.2f} CPU µs a voxel")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cc3d
 import edt
@@ -109,6 +111,8 @@ def cluster(
     membrane: np.ndarray | None = None,
     threads: int = 1,
     mask: np.ndarray | None = None,
+    slab: int = 128,
+    scratch: str | Path | None = None,
 ) -> Clustering:
     """Group object voxels into instances.
 
@@ -128,6 +132,11 @@ def cluster(
         Components are handled in parallel; the result does not depend on it.
     mask : numpy.ndarray, optional
         Voxels outside are background.
+    slab : int
+        Slices labelled at a time; the result does not depend on it.
+    scratch : path, optional
+        Existing folder for the arrays of the volume's size, which then need no memory: for volumes
+        that do not fit. The labels are a memory map of a file there; its owner deletes it.
 
     Returns
     -------
@@ -140,18 +149,19 @@ def cluster(
     threshold = parameters.threshold
     if threshold == "auto":
         threshold = _otsu(probability, binary)
-    objects = np.zeros(probability.shape, bool)
+    objects = _zeros(probability.shape, bool, scratch)
     for z, smooth in _smooth_slabs(probability, 0.0 if binary else 1.0):
         objects[z] = smooth >= threshold if threshold > 0 else smooth > 0
     if mask is not None:
-        objects &= np.asarray(mask, dtype=bool)
+        for plane, allowed in zip(objects, mask, strict=True):
+            plane &= np.asarray(allowed, dtype=bool)
     edge = None
     if boundary is not None:
         edge = np.zeros(probability.shape, bool)
         for z, smooth in _smooth_slabs(np.asarray(boundary), 0.7):
             edge[z] = smooth >= 0.5
-    components = cc3d.connected_components(objects, connectivity=26)
-    boxes = ndimage.find_objects(components)
+    components = _zeros(objects.shape, np.int32, scratch)
+    boxes = ndimage.find_objects(components, label_slabs(objects, components, slab))
     smallest = max(1.0, parameters.minimum_volume / voxel_size**3)
 
     def work(number: int) -> list[_Piece]:
@@ -170,18 +180,94 @@ def cluster(
         results = [work(number) for number in numbers]
     pieces = [piece for result in results for piece in result]
     kept = [piece for piece in pieces if np.count_nonzero(piece.mask) >= smallest]
-    labels = _paint(kept, objects.shape)
+    # Every piece holds its own mask: the components' memory serves for the labels.
+    labels = _paint(kept, components)
     table = _table(labels, kept, probability, objects, voxel_size)
+    lost = gained = total = 0
+    for seen, label in zip(objects, labels, strict=True):
+        total += int(np.count_nonzero(seen))
+        lost += int(np.count_nonzero(seen & (label == 0)))
+        gained += int(np.count_nonzero(~seen & (label > 0)))
     facts = {
         "threshold": float(threshold),
-        "object_voxels": int(np.count_nonzero(objects)),
+        "object_voxels": total,
         "components": len(boxes),
         "dropped_specks": len(pieces) - len(kept),
-        "dropped_voxels": int(np.count_nonzero(objects & (labels == 0))),
-        "filled_voxels": int(np.count_nonzero((labels > 0) & ~objects)),
+        "dropped_voxels": lost,
+        "filled_voxels": gained,
         "instances": len(table),
     }
     return Clustering(labels, table, facts)
+
+
+def _zeros(shape, dtype, scratch) -> np.ndarray:
+    """Return zeros in memory, or in a file of their own in the folder `scratch`."""
+    if scratch is None:
+        return np.zeros(shape, dtype)
+    with tempfile.NamedTemporaryFile(dir=scratch, suffix=".raw", delete=False) as file:
+        return np.memmap(file.name, dtype, "w+", shape=tuple(shape))
+
+
+def label_slabs(objects: np.ndarray, out: np.ndarray, slab: int = 128) -> int:
+    """Label connected components (26 neighbours) slab by slab, joined by union-find.
+
+    Parameters
+    ----------
+    objects : numpy.ndarray
+        Boolean, ``(nz, ny, nx)``, or anything that gives such slices along z.
+    out : numpy.ndarray
+        int32, same shape; filled with 1..N in the order of the components' first voxels.
+    slab : int
+        Slices in memory at a time; the result does not depend on it.
+
+    Returns
+    -------
+    int
+        N.
+    """
+    joints = []
+    count = 0
+    last = None
+    for z in range(0, objects.shape[0], slab):
+        part = np.ascontiguousarray(objects[z : z + slab])
+        labels, found = cc3d.connected_components(part, connectivity=26, return_N=True)
+        labels = labels.astype(np.int32)
+        labels[part] += count
+        if last is not None:
+            joints += _touching(last, labels[0])
+        out[z : z + slab] = labels
+        last = labels[-1].copy()
+        count += found
+    parents = np.arange(count + 1)
+    for a, b in joints:
+        while parents[a] != a:
+            parents[a] = a = parents[parents[a]]
+        while parents[b] != b:
+            parents[b] = b = parents[parents[b]]
+        # The smaller number lies first.
+        parents[max(a, b)] = min(a, b)
+    for number in range(count + 1):
+        parents[number] = parents[parents[number]]
+    roots = np.flatnonzero(parents == np.arange(count + 1))
+    final = np.zeros(count + 1, np.int32)
+    final[roots] = np.arange(len(roots))
+    final = final[parents]
+    if joints:
+        for plane in range(objects.shape[0]):
+            out[plane] = final[out[plane]]
+    return len(roots) - 1
+
+
+def _touching(one: np.ndarray, two: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of labels that touch between two planes, one upon the other."""
+    pairs = []
+    wide = np.pad(two, 1)
+    for y in range(3):
+        for x in range(3):
+            other = wide[y : y + one.shape[0], x : x + one.shape[1]]
+            both = (one > 0) & (other > 0)
+            pairs.append(np.unique(np.stack([one[both], other[both]], axis=1), axis=0))
+    return [(int(a), int(b)) for a, b in np.unique(np.concatenate(pairs), axis=0)]
 
 
 def _chances(data: np.ndarray) -> np.ndarray:
@@ -227,6 +313,22 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
     mask : numpy.ndarray
         Boolean, ``(nz, ny, nx)``.
     """
+    filled = _fill_planes(mask)
+    lumens = filled & ~mask
+    if lumens.any():
+        # A slice whose ring is torn lies between slices whose rings are not.
+        bridged = ndimage.binary_closing(
+            np.pad(lumens, ((3, 3), (0, 0), (0, 0))), np.ones((5, 1, 1))
+        )
+        filled |= bridged[3:-3]
+        # A closed shell's torn slices are closed rings along both other axes.
+        across = [_fill_planes(mask.swapaxes(0, axis)).swapaxes(0, axis) for axis in (1, 2)]
+        filled |= across[0] & across[1]
+    return filled
+
+
+def _fill_planes(mask: np.ndarray) -> np.ndarray:
+    """Fill the holes of every plane along the first axis."""
     filled = np.zeros_like(mask)
     for z in range(mask.shape[0]):
         if mask[z].any():
@@ -417,6 +519,10 @@ def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.
     thick = edt.edt(np.pad(mask, 1), black_border=False)[1:-1, 1:-1, 1:-1]
     inner = ndimage.maximum_filter(thick, size=3)[beside]
     reach = int(np.ceil(2 * np.median(inner)))
+    # The bars of a net are no membranes: what parts lumens is thin compared with them.
+    wide = 2 * edt.edt(np.pad(lumens, 1), black_border=False).max()
+    if wide < 2.5 * reach:
+        return None
     largest = ndimage.maximum_filter(lumens, size=2 * reach + 1)
     none = np.iinfo(np.int32).max
     least = ndimage.minimum_filter(np.where(lumens, lumens, none), size=2 * reach + 1)
@@ -480,9 +586,9 @@ def split_at_necks(mask, solidity=0.93, neck=0.8, edge=None, smallest=1.0):
     origins : dict
         ``whole``, ``split`` or ``merged`` for each part.
     """
-    if edge is None and mask.size < FINE_VOXELS:
-        if edt.edt(np.pad(mask, 1), black_border=False).max() < FINE_DEPTH:
-            return _split_fine(mask, solidity, neck, smallest)
+    small = edge is None and mask.size < FINE_VOXELS
+    if small and edt.edt(np.pad(mask, 1), black_border=False).max() < FINE_DEPTH:
+        return _split_fine(mask, solidity, neck, smallest)
     return _split(mask, solidity, neck, edge, smallest)
 
 
@@ -562,7 +668,10 @@ def _saddles(basins, depth):
                     elif height > heights[number] - 1e-4:
                         old = sums[number]
                         sums[number] = (
-                            old[0] + at[0], old[1] + at[1], old[2] + at[2], old[3] + 1.0
+                            old[0] + at[0],
+                            old[1] + at[1],
+                            old[2] + at[2],
+                            old[3] + 1.0,
                         )
     count = len(keys) - 1
     points = np.empty((count, 3))
@@ -598,7 +707,6 @@ def _one_object(solidity: float, neck: float, walls: bool):
     A crease, where two surfaces meet at an angle, is evidence for two objects even where it is
     wide; a smooth waist is so only where it is narrow.
     """
-
     crease = min(neck + 0.1, 0.9)
     waist = max(neck - 0.3, 0.0)
 
@@ -735,9 +843,11 @@ class _Basins:
         return number[self.basins], necks, origins
 
 
-def _paint(pieces: list[_Piece], shape) -> np.ndarray:
+def _paint(pieces: list[_Piece], labels: np.ndarray) -> np.ndarray:
     """Paint the largest first, so that nested objects stay; number by first voxel."""
-    labels = np.zeros(shape, np.int32)
+    shape = labels.shape
+    for plane in labels:
+        plane[:] = 0
     order = sorted(
         range(len(pieces)), key=lambda i: (-np.count_nonzero(pieces[i].mask), pieces[i].start)
     )
