@@ -3,8 +3,8 @@
 Usage: python benchmarks/cluster_size.py [--shape 300 928 960] [--objects 1300] [--soft]
        python benchmarks/cluster_size.py --scratch FOLDER --shape 1000 2000 2000 --objects 3000
 
-With --scratch everything of the volume's size lies in files; the memory printed is the process's own
-(anonymous), without the file cache, which the system takes back when it needs it.
+With --scratch everything of the volume's size lies in files. RssAnon is the process's own memory;
+the rest of VmRSS is file cache, which the system takes back when it needs it.
 """
 
 import argparse

@@ -477,14 +477,21 @@ def _by_necks(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
         filled, parameters.solidity, parameters.neck, edge, smallest
     )
     pieces = []
+    thin = 0
     for label, box in enumerate(ndimage.find_objects(parts), start=1):
         piece = parts[box] == label
         place = tuple(a + side.start for a, side in zip(start, box, strict=True))
         extra = int(np.count_nonzero(piece & ~crop[box]))
-        solidity = digital_solidity(piece)
-        origin = "sheet" if _is_sheet(piece, solidity) else origins[label]
+        part_solidity = digital_solidity(piece)
+        origin = "sheet" if _is_sheet(piece, part_solidity) else origins[label]
+        thin += np.count_nonzero(piece) if origin == "sheet" and part_solidity < 0.1 else 0
         fill = how if extra else "none"
-        pieces.append(_Piece(place, piece, solidity, origin, number, necks[label], fill, extra))
+        pieces.append(
+            _Piece(place, piece, part_solidity, origin, number, necks[label], fill, extra)
+        )
+    if len(pieces) > 1 and thin > 0.9 * np.count_nonzero(filled):
+        # Thin parts of a bent membrane: necks mean nothing there.
+        return [_Piece(start, filled, solidity, "sheet", number, 1.0, how, gained)]
     return pieces
 
 
@@ -856,14 +863,11 @@ def _paint(pieces: list[_Piece], labels: np.ndarray) -> np.ndarray:
         box = tuple(slice(a, a + n) for a, n in zip(piece.start, piece.mask.shape, strict=True))
         labels[box][piece.mask] = index + 1
     places = np.full(len(pieces) + 1, -1, np.int64)
-    for z in range(shape[0] - 1, -1, -1):
-        names, first = np.unique(labels[z], return_index=True)
-        places[names] = z * shape[1] * shape[2] + first
-    places[0] = -1
+    for z in range(shape[0]):
+        _note_first(labels[z].ravel(), z * shape[1] * shape[2], places)
     present = np.flatnonzero(places >= 0)
-    first = places[present]
     number = np.zeros(len(pieces) + 1, np.int32)
-    number[present[np.argsort(first)]] = np.arange(1, len(present) + 1)
+    number[present[np.argsort(places[present])]] = np.arange(1, len(present) + 1)
     reordered = [None] * len(present)
     for old, new in enumerate(number):
         if new:
@@ -872,6 +876,15 @@ def _paint(pieces: list[_Piece], labels: np.ndarray) -> np.ndarray:
     for plane in labels:
         plane[:] = number[plane]
     return labels
+
+
+@numba.njit(cache=True, nogil=True)
+def _note_first(plane, offset, places):
+    """Note where each label comes first."""
+    for index in range(len(plane)):
+        label = plane[index]
+        if label and places[label] < 0:
+            places[label] = offset + index
 
 
 def _table(labels, pieces, probability, objects, voxel_size) -> pd.DataFrame:
