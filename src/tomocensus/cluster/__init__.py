@@ -9,6 +9,8 @@ from tomocensus.cluster.clustering import (
     depth_map,
     fill_slices,
     find_lumens,
+    find_shared_walls,
+    label_slabs,
     split_at_necks,
 )
 from tomocensus.cluster.solidity import digital_solidity, lattice_hull
@@ -23,6 +25,8 @@ __all__ = [
     "digital_solidity",
     "fill_slices",
     "find_lumens",
+    "find_shared_walls",
+    "label_slabs",
     "lattice_hull",
     "split_at_necks",
 ]

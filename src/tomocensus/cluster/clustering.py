@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import heapq
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cc3d
 import edt
-import fastremap
 import fill_voids
+import numba
 import numpy as np
 import pandas as pd
 from scipy import ndimage
@@ -109,6 +111,8 @@ def cluster(
     membrane: np.ndarray | None = None,
     threads: int = 1,
     mask: np.ndarray | None = None,
+    slab: int = 128,
+    scratch: str | Path | None = None,
 ) -> Clustering:
     """Group object voxels into instances.
 
@@ -128,6 +132,11 @@ def cluster(
         Components are handled in parallel; the result does not depend on it.
     mask : numpy.ndarray, optional
         Voxels outside are background.
+    slab : int
+        Slices labelled at a time; the result does not depend on it.
+    scratch : path, optional
+        Existing folder for the arrays of the volume's size, which then need no memory: for volumes
+        that do not fit. The labels are a memory map of a file there; its owner deletes it.
 
     Returns
     -------
@@ -140,18 +149,19 @@ def cluster(
     threshold = parameters.threshold
     if threshold == "auto":
         threshold = _otsu(probability, binary)
-    objects = np.zeros(probability.shape, bool)
+    objects = _zeros(probability.shape, bool, scratch)
     for z, smooth in _smooth_slabs(probability, 0.0 if binary else 1.0):
         objects[z] = smooth >= threshold if threshold > 0 else smooth > 0
     if mask is not None:
-        objects &= np.asarray(mask, dtype=bool)
+        for plane, allowed in zip(objects, mask, strict=True):
+            plane &= np.asarray(allowed, dtype=bool)
     edge = None
     if boundary is not None:
         edge = np.zeros(probability.shape, bool)
         for z, smooth in _smooth_slabs(np.asarray(boundary), 0.7):
             edge[z] = smooth >= 0.5
-    components = cc3d.connected_components(objects, connectivity=26)
-    boxes = ndimage.find_objects(components)
+    components = _zeros(objects.shape, np.int32, scratch)
+    boxes = ndimage.find_objects(components, label_slabs(objects, components, slab))
     smallest = max(1.0, parameters.minimum_volume / voxel_size**3)
 
     def work(number: int) -> list[_Piece]:
@@ -170,18 +180,94 @@ def cluster(
         results = [work(number) for number in numbers]
     pieces = [piece for result in results for piece in result]
     kept = [piece for piece in pieces if np.count_nonzero(piece.mask) >= smallest]
-    labels = _paint(kept, objects.shape)
+    # Every piece holds its own mask: the components' memory serves for the labels.
+    labels = _paint(kept, components)
     table = _table(labels, kept, probability, objects, voxel_size)
+    lost = gained = total = 0
+    for seen, label in zip(objects, labels, strict=True):
+        total += int(np.count_nonzero(seen))
+        lost += int(np.count_nonzero(seen & (label == 0)))
+        gained += int(np.count_nonzero(~seen & (label > 0)))
     facts = {
         "threshold": float(threshold),
-        "object_voxels": int(np.count_nonzero(objects)),
+        "object_voxels": total,
         "components": len(boxes),
         "dropped_specks": len(pieces) - len(kept),
-        "dropped_voxels": int(np.count_nonzero(objects & (labels == 0))),
-        "filled_voxels": int(np.count_nonzero((labels > 0) & ~objects)),
+        "dropped_voxels": lost,
+        "filled_voxels": gained,
         "instances": len(table),
     }
     return Clustering(labels, table, facts)
+
+
+def _zeros(shape, dtype, scratch) -> np.ndarray:
+    """Return zeros in memory, or in a file of their own in the folder `scratch`."""
+    if scratch is None:
+        return np.zeros(shape, dtype)
+    with tempfile.NamedTemporaryFile(dir=scratch, suffix=".raw", delete=False) as file:
+        return np.memmap(file.name, dtype, "w+", shape=tuple(shape))
+
+
+def label_slabs(objects: np.ndarray, out: np.ndarray, slab: int = 128) -> int:
+    """Label connected components (26 neighbours) slab by slab, joined by union-find.
+
+    Parameters
+    ----------
+    objects : numpy.ndarray
+        Boolean, ``(nz, ny, nx)``, or anything that gives such slices along z.
+    out : numpy.ndarray
+        int32, same shape; filled with 1..N in the order of the components' first voxels.
+    slab : int
+        Slices in memory at a time; the result does not depend on it.
+
+    Returns
+    -------
+    int
+        N.
+    """
+    joints = []
+    count = 0
+    last = None
+    for z in range(0, objects.shape[0], slab):
+        part = np.ascontiguousarray(objects[z : z + slab])
+        labels, found = cc3d.connected_components(part, connectivity=26, return_N=True)
+        labels = labels.astype(np.int32)
+        labels[part] += count
+        if last is not None:
+            joints += _touching(last, labels[0])
+        out[z : z + slab] = labels
+        last = labels[-1].copy()
+        count += found
+    parents = np.arange(count + 1)
+    for a, b in joints:
+        while parents[a] != a:
+            parents[a] = a = parents[parents[a]]
+        while parents[b] != b:
+            parents[b] = b = parents[parents[b]]
+        # The smaller number lies first.
+        parents[max(a, b)] = min(a, b)
+    for number in range(count + 1):
+        parents[number] = parents[parents[number]]
+    roots = np.flatnonzero(parents == np.arange(count + 1))
+    final = np.zeros(count + 1, np.int32)
+    final[roots] = np.arange(len(roots))
+    final = final[parents]
+    if joints:
+        for plane in range(objects.shape[0]):
+            out[plane] = final[out[plane]]
+    return len(roots) - 1
+
+
+def _touching(one: np.ndarray, two: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of labels that touch between two planes, one upon the other."""
+    pairs = []
+    wide = np.pad(two, 1)
+    for y in range(3):
+        for x in range(3):
+            other = wide[y : y + one.shape[0], x : x + one.shape[1]]
+            both = (one > 0) & (other > 0)
+            pairs.append(np.unique(np.stack([one[both], other[both]], axis=1), axis=0))
+    return [(int(a), int(b)) for a, b in np.unique(np.concatenate(pairs), axis=0)]
 
 
 def _chances(data: np.ndarray) -> np.ndarray:
@@ -227,6 +313,22 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
     mask : numpy.ndarray
         Boolean, ``(nz, ny, nx)``.
     """
+    filled = _fill_planes(mask)
+    lumens = filled & ~mask
+    if lumens.any():
+        # A slice whose ring is torn lies between slices whose rings are not.
+        bridged = ndimage.binary_closing(
+            np.pad(lumens, ((3, 3), (0, 0), (0, 0))), np.ones((5, 1, 1))
+        )
+        filled |= bridged[3:-3]
+        # A closed shell's torn slices are closed rings along both other axes.
+        across = [_fill_planes(mask.swapaxes(0, axis)).swapaxes(0, axis) for axis in (1, 2)]
+        filled |= across[0] & across[1]
+    return filled
+
+
+def _fill_planes(mask: np.ndarray) -> np.ndarray:
+    """Fill the holes of every plane along the first axis."""
     filled = np.zeros_like(mask)
     for z in range(mask.shape[0]):
         if mask[z].any():
@@ -266,7 +368,8 @@ def find_lumens(mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87)
     around = np.ones((3, 3, 3), bool)
     basins = watershed(-depth, seeds, connectivity=around, mask=~padded).astype(np.int32)
     graph = _Basins(basins, depth)
-    graph.merge(0.93, 0.8, 1.0, walls=False, bends=False)
+    graph.merge_shallow(1.0)
+    graph.merge(lambda _, a, b: graph.ratio(a, b) >= 0.8 or graph.solidity(a, b) >= 0.93)
     basins, _, _ = graph.result()
     walled, open_faces = _count_faces(basins, padded)
     basins = basins[inner]
@@ -296,6 +399,13 @@ def _count_faces(basins: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.n
             other = inside & ~mask[two] & (basins[two] != mine)
             opened += np.bincount(mine[other], minlength=size)
     return walled, opened
+
+
+def _shifted(offset):
+    """Return the two slices that lay a volume over itself shifted by `offset`."""
+    here = tuple(slice(max(0, -step), -step if step > 0 else None) for step in offset)
+    there = tuple(slice(max(0, step), step if step < 0 else None) for step in offset)
+    return here, there
 
 
 def _with_lumens(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
@@ -353,8 +463,12 @@ def _by_necks(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
     filled = fill_slices(crop) if parameters.fill else crop
     gained = int(np.count_nonzero(filled)) - int(np.count_nonzero(crop))
     how = "slices" if gained else "none"
+    if gained and parameters.convexity:
+        shared = find_shared_walls(crop, filled, smallest)
+        if shared is not None:
+            edge = shared if edge is None else edge | shared
     solidity = digital_solidity(filled)
-    solid = solidity >= parameters.solidity and edge is None
+    solid = solidity >= 0.985 and edge is None
     if not parameters.convexity or solid:
         return [_Piece(start, filled, solidity, "whole", number, 1.0, how, gained)]
     if solidity < 0.05 and _is_sheet(filled, solidity):
@@ -363,15 +477,64 @@ def _by_necks(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
         filled, parameters.solidity, parameters.neck, edge, smallest
     )
     pieces = []
+    thin = 0
     for label, box in enumerate(ndimage.find_objects(parts), start=1):
         piece = parts[box] == label
         place = tuple(a + side.start for a, side in zip(start, box, strict=True))
         extra = int(np.count_nonzero(piece & ~crop[box]))
-        solidity = digital_solidity(piece)
-        origin = "sheet" if _is_sheet(piece, solidity) else origins[label]
+        part_solidity = digital_solidity(piece)
+        origin = "sheet" if _is_sheet(piece, part_solidity) else origins[label]
+        thin += np.count_nonzero(piece) if origin == "sheet" and part_solidity < 0.1 else 0
         fill = how if extra else "none"
-        pieces.append(_Piece(place, piece, solidity, origin, number, necks[label], fill, extra))
+        pieces.append(
+            _Piece(place, piece, part_solidity, origin, number, necks[label], fill, extra)
+        )
+    if len(pieces) > 1 and thin > 0.9 * np.count_nonzero(filled):
+        # Thin parts of a bent membrane: necks mean nothing there.
+        return [_Piece(start, filled, solidity, "sheet", number, 1.0, how, gained)]
     return pieces
+
+
+def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.0):
+    """Find the membrane between two neighbouring lumens: two shells pressed against each other.
+
+    Parameters
+    ----------
+    mask, filled : numpy.ndarray
+        Boolean, one component before and after `fill_slices`.
+    smallest : float
+        Voxels of the smallest object; lumens below a fifth of it, and concave ones such as the
+        gaps between packed shells, do not count.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Boolean; None where there are no two lumens.
+    """
+    lumens, count = cc3d.connected_components(filled & ~mask, connectivity=6, return_N=True)
+    convex = np.zeros(count + 1, bool)
+    sizes = np.bincount(lumens.ravel(), minlength=count + 1)
+    if np.count_nonzero(sizes[1:] >= 0.2 * smallest) < 2:
+        return None
+    for label, box in enumerate(ndimage.find_objects(lumens.astype(np.int32)), start=1):
+        if sizes[label] >= 0.2 * smallest:
+            convex[label] = digital_solidity(lumens[box] == label) >= 0.8
+    if np.count_nonzero(convex) < 2:
+        return None
+    lumens = np.where(convex[lumens], lumens, 0).astype(np.int32)
+    beside = mask & ndimage.maximum_filter(lumens > 0, size=3)
+    thick = edt.edt(np.pad(mask, 1), black_border=False)[1:-1, 1:-1, 1:-1]
+    inner = ndimage.maximum_filter(thick, size=3)[beside]
+    reach = int(np.ceil(2 * np.median(inner)))
+    # The bars of a net are no membranes: what parts lumens is thin compared with them.
+    wide = 2 * edt.edt(np.pad(lumens, 1), black_border=False).max()
+    if wide < 2.5 * reach:
+        return None
+    largest = ndimage.maximum_filter(lumens, size=2 * reach + 1)
+    none = np.iinfo(np.int32).max
+    least = ndimage.minimum_filter(np.where(lumens, lumens, none), size=2 * reach + 1)
+    shared = mask & (largest > 0) & (least != largest)
+    return shared if shared.any() else None
 
 
 def _is_sheet(mask: np.ndarray, solidity: float) -> bool:
@@ -430,6 +593,34 @@ def split_at_necks(mask, solidity=0.93, neck=0.8, edge=None, smallest=1.0):
     origins : dict
         ``whole``, ``split`` or ``merged`` for each part.
     """
+    small = edge is None and mask.size < FINE_VOXELS
+    if small and edt.edt(np.pad(mask, 1), black_border=False).max() < FINE_DEPTH:
+        return _split_fine(mask, solidity, neck, smallest)
+    return _split(mask, solidity, neck, edge, smallest)
+
+
+# Objects thinner than this many voxels from surface to middle are split on a grid twice as fine.
+FINE_DEPTH = 8
+FINE_VOXELS = 200_000
+
+
+def _split_fine(mask, solidity, neck, smallest):
+    """Split a small component on a grid twice as fine, with its steps smoothed."""
+    soft = ndimage.gaussian_filter(np.pad(mask, 2).astype(np.float32), 0.35)
+    fine = ndimage.zoom(soft, 2, order=1, grid_mode=True, mode="nearest") >= 0.5
+    parts, necks, origins = _split(fine, solidity, neck, None, 8 * smallest, ripple=0.3)
+    nz, ny, nx = (n // 2 for n in parts.shape)
+    coarse = parts.reshape(nz, 2, ny, 2, nx, 2).max(axis=(1, 3, 5))[2:-2, 2:-2, 2:-2] * mask
+    if np.any(mask & (coarse == 0)):
+        nearest = ndimage.distance_transform_edt(
+            coarse == 0, return_distances=False, return_indices=True
+        )
+        coarse = coarse[tuple(nearest)] * mask
+    return coarse.astype(np.int32), necks, origins
+
+
+def _split(mask, solidity, neck, edge, smallest, ripple=0.6):
+    """Split one component on its own grid; see `split_at_necks`."""
     depth = depth_map(mask, edge)
     peaks = (ndimage.maximum_filter(depth, size=3) == depth) & mask & (depth > 0)
     seeds, count = ndimage.label(peaks, np.ones((3, 3, 3)))
@@ -438,63 +629,181 @@ def split_at_necks(mask, solidity=0.93, neck=0.8, edge=None, smallest=1.0):
     around = ndimage.generate_binary_structure(3, 3)
     basins = watershed(-depth, seeds, connectivity=around, mask=mask).astype(np.int32)
     graph = _Basins(basins, depth)
-    graph.merge(solidity, neck, smallest, walls=edge is not None)
+    graph.merge_shallow(smallest, ripple)
+    graph.merge(_one_object(solidity, neck, walls=edge is not None))
     return graph.result()
 
 
-def _saddles(basins: np.ndarray, depth: np.ndarray) -> dict[tuple[int, int], float]:
-    """Return the largest depth at which each pair of neighbouring basins meets."""
-    lows, highs, heights = [], [], []
-    for offset in NEIGHBOURS:
-        here, there = _shifted(offset)
-        a, b = basins[here], basins[there]
-        touching = (a != b) & (a > 0) & (b > 0)
-        lows.append(np.minimum(a, b)[touching])
-        highs.append(np.maximum(a, b)[touching])
-        heights.append(np.minimum(depth[here], depth[there])[touching])
-    low, high, height = (np.concatenate(values) for values in (lows, highs, heights))
-    keys = low.astype(np.int64) << 32 | high
-    order = np.lexsort((height, keys))
-    last = order[np.append(keys[order][1:] != keys[order][:-1], True)] if len(order) else order
-    return {(int(low[i]), int(high[i])): float(height[i]) for i in last}
+@numba.njit(cache=True, nogil=True)
+def _saddles(basins, depth):
+    """Find the deepest contact of each pair of neighbouring basins.
+
+    Returns keys (low << 32 | high), heights and the mean position of the voxels at that height.
+    """
+    nz, ny, nx = basins.shape
+    place = {np.int64(0): 0}
+    keys = [np.int64(0)]
+    heights = [0.0]
+    sums = [(0.0, 0.0, 0.0, 0.0)]
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                one = basins[z, y, x]
+                if one == 0:
+                    continue
+                for n in range(14, 27):
+                    dz, dy, dx = n // 9 - 1, n // 3 % 3 - 1, n % 3 - 1
+                    i, j, k = z + dz, y + dy, x + dx
+                    if i < 0 or j < 0 or k < 0 or i >= nz or j >= ny or k >= nx:
+                        continue
+                    two = basins[i, j, k]
+                    if two == 0 or two == one:
+                        continue
+                    key = np.int64(min(one, two)) << 32 | np.int64(max(one, two))
+                    height = min(depth[z, y, x], depth[i, j, k])
+                    at = (z + dz / 2, y + dy / 2, x + dx / 2, 1.0)
+                    if key not in place:
+                        place[key] = len(keys)
+                        keys.append(key)
+                        heights.append(height)
+                        sums.append(at)
+                        continue
+                    number = place[key]
+                    if height > heights[number] + 1e-4:
+                        heights[number] = height
+                        sums[number] = at
+                    elif height > heights[number] - 1e-4:
+                        old = sums[number]
+                        sums[number] = (
+                            old[0] + at[0],
+                            old[1] + at[1],
+                            old[2] + at[2],
+                            old[3] + 1.0,
+                        )
+    count = len(keys) - 1
+    points = np.empty((count, 3))
+    for n in range(count):
+        z, y, x, weight = sums[n + 1]
+        points[n, 0], points[n, 1], points[n, 2] = z / weight, y / weight, x / weight
+    return np.array(keys)[1:], np.array(heights)[1:], points
 
 
-# Half of the 26 neighbours; the other half sees the same pairs.
-NEIGHBOURS = [
-    (z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1) if (z, y, x) > (0, 0, 0)
-]
+@numba.njit(cache=True, nogil=True)
+def _nearest_deep(basins, root, depth, one, point, level, reach):
+    """Return the distance from `point` to the nearest voxel of part `one` at least `level` deep."""
+    best = reach * reach
+    low = np.empty(3, np.int64)
+    high = np.empty(3, np.int64)
+    for axis in range(3):
+        low[axis] = max(0, int(np.floor(point[axis] - reach)))
+        high[axis] = min(basins.shape[axis] - 1, int(np.ceil(point[axis] + reach)))
+    for z in range(low[0], high[0] + 1):
+        for y in range(low[1], high[1] + 1):
+            flat = (z - point[0]) ** 2 + (y - point[1]) ** 2
+            if flat >= best:
+                continue
+            for x in range(low[2], high[2] + 1):
+                if depth[z, y, x] >= level and root[basins[z, y, x]] == one:
+                    best = min(best, flat + (x - point[2]) ** 2)
+    return np.sqrt(best)
 
 
-def _shifted(offset):
-    """Return the two slices that lay a volume over itself shifted by `offset`."""
-    here = tuple(slice(max(0, -step), -step if step > 0 else None) for step in offset)
-    there = tuple(slice(max(0, step), step if step < 0 else None) for step in offset)
-    return here, there
+def _one_object(solidity: float, neck: float, walls: bool):
+    """Return the rule that tells whether two neighbouring parts are one object.
+
+    A crease, where two surfaces meet at an angle, is evidence for two objects even where it is
+    wide; a smooth waist is so only where it is narrow.
+    """
+    crease = min(neck + 0.1, 0.9)
+    waist = max(neck - 0.3, 0.0)
+
+    def rule(graph: _Basins, a: int, b: int) -> bool:
+        ratio = graph.ratio(a, b)
+        if ratio >= crease:
+            return True
+        if walls and ratio < waist:
+            return False
+        if graph.solidity(a, b) >= max(solidity, 0.93) + 0.05:
+            return True
+        if ratio < waist:
+            return False
+        # Voxels blur the creases of small objects.
+        soft = np.interp(min(graph.peak[a], graph.peak[b]), (8, 16), (0.45, 0.6))
+        limit = np.interp(graph.sharpness(a, b), (soft, soft + 0.15), (waist, crease))
+        return ratio >= limit
+
+    return rule
 
 
 class _Basins:
     """Basins of one component as a graph; edges are the saddles between neighbours."""
 
     def __init__(self, basins: np.ndarray, depth: np.ndarray):
-        self.basins = basins
+        self.basins, self.depth = basins, depth
         count = int(basins.max())
         self.peak = ndimage.maximum(depth, basins, np.arange(count + 1))
         self.voxels = np.bincount(basins.ravel(), minlength=count + 1)
-        self.vertices, self.lattice = {}, {}
-        for label, box in enumerate(ndimage.find_objects(basins), start=1):
-            points = row_extremes(basins[box] == label) + [side.start for side in box]
-            self.lattice[label], self.vertices[label] = lattice_hull(points)
-        self.members = {label: [label] for label in self.vertices}
-        self.saddle: dict[int, dict[int, float]] = {label: {} for label in self.vertices}
-        for (a, b), height in _saddles(basins, depth).items():
-            self.saddle[a][b] = self.saddle[b][a] = height
+        self.members = {label: [label] for label in range(1, count + 1)}
+        self.root = np.arange(count + 1)
+        self.hulls: dict[int, tuple[int, np.ndarray]] = {}
+        self.boxes = ndimage.find_objects(basins)
+        self.saddle: dict[int, dict[int, tuple[float, np.ndarray]]]
+        self.saddle = {label: {} for label in self.members}
+        for key, height, point in zip(*_saddles(basins, depth), strict=True):
+            a, b = int(key) >> 32, int(key) & 0xFFFFFFFF
+            self.saddle[a][b] = self.saddle[b][a] = (float(height), point)
 
     def ratio(self, a: int, b: int) -> float:
         """Return the neck's width over the thinner part's."""
-        return self.saddle[a][b] / max(min(self.peak[a], self.peak[b]), 1e-6)
+        return self.saddle[a][b][0] / max(min(self.peak[a], self.peak[b]), 1e-6)
 
-    def merge(self, solidity: float, neck: float, smallest: float, walls: bool, bends=True):
-        """Merge greedily, the widest neck first, until no pair may be merged."""
+    def hull(self, label: int) -> tuple[int, np.ndarray]:
+        """Return lattice points and vertices of a part's hull, made from those of its basins."""
+        if label not in self.hulls:
+            points = []
+            for member in self.members[label]:
+                box = self.boxes[member - 1]
+                corner = [side.start for side in box]
+                points.append(row_extremes(self.basins[box] == member) + corner)
+            self.hulls[label] = lattice_hull(np.concatenate(points))
+        return self.hulls[label]
+
+    def solidity(self, a: int, b: int) -> float:
+        """Return the digital solidity of the union of two parts."""
+        points = np.concatenate([self.hull(a)[1], self.hull(b)[1]])
+        return (self.voxels[a] + self.voxels[b]) / max(lattice_hull(points)[0], 1)
+
+    def part_solidity(self, a: int) -> float:
+        """Return the digital solidity of one part."""
+        return self.voxels[a] / max(self.hull(a)[0], 1)
+
+    def sharpness(self, a: int, b: int) -> float:
+        """Return how much like a crease the neck is: 1 where two surfaces meet at an angle.
+
+        On the way from a crease of half-width s into either part, the depth grows as
+        sqrt(s^2 + t^2) with the distance t; from a smooth waist it grows later.
+        """
+        height, point = self.saddle[a][b]
+        level = height + 0.75 * (min(self.peak[a], self.peak[b]) - height)
+        expected = np.sqrt(level**2 - height**2)
+        away = [
+            _nearest_deep(self.basins, self.root, self.depth, part, point, level, 3 * expected + 2)
+            for part in (a, b)
+        ]
+        return expected / max(np.mean(away), 1e-6)
+
+    def merge_shallow(self, smallest: float, ripple: float = 0.6):
+        """Undo basins that are ripples of the surface, and parts that are specks."""
+
+        def rule(graph, a, b):
+            thinner = min(graph.peak[a], graph.peak[b])
+            shallow = thinner - graph.saddle[a][b][0] < max(ripple, 0.1 * thinner)
+            return shallow or min(graph.voxels[a], graph.voxels[b]) < smallest
+
+        self.merge(rule)
+
+    def merge(self, rule):
+        """Merge greedily by a rule, the widest neck first, until no pair may be merged."""
         pairs = ((a, b) for a, others in self.saddle.items() for b in others if a < b)
         heap = [(-self.ratio(a, b), a, b) for a, b in pairs]
         heapq.heapify(heap)
@@ -502,47 +811,31 @@ class _Basins:
             ratio, a, b = heapq.heappop(heap)
             if b not in self.saddle.get(a, {}) or self.ratio(a, b) != -ratio:
                 continue
-            union = self._one(a, b, solidity, neck, smallest, walls, bends)
-            if union is None:
+            if not rule(self, a, b):
                 continue
-            self._join(a, b, *union)
+            self._join(a, b)
             # A merged part may suit neighbours that it did not suit before: try them all again.
             for other in self.saddle[a]:
                 low, high = min(a, other), max(a, other)
                 heapq.heappush(heap, (-self.ratio(low, high), low, high))
 
-    def _one(self, a, b, solidity, neck, smallest, walls, bends):
-        """Return the union's hull where `a` and `b` are one object, None where they are two."""
-        thinner = min(self.peak[a], self.peak[b])
-        ratio = self.ratio(a, b)
-        points = np.concatenate([self.vertices[a], self.vertices[b]])
-        union = lattice_hull(points)
-        shallow = thinner - self.saddle[a][b] < max(0.75, 0.15 * thinner)
-        tiny = min(self.voxels[a], self.voxels[b]) < smallest
-        if shallow or tiny:
-            return union
-        solid = (self.voxels[a] + self.voxels[b]) / max(union[0], 1) >= solidity
-        if solid and not (walls and ratio < 0.5):
-            return union
-        if not bends:
-            return union if ratio >= neck else None
-        # Parts that are not convex themselves show that the object bends or branches: the neck
-        # has to be narrower to be believed.
-        shape = min(self.voxels[part] / max(self.lattice[part], 1) for part in (a, b))
-        needed = neck * min(1.0, max(0.6, shape / 0.9))
-        return union if ratio >= needed else None
-
-    def _join(self, a, b, lattice, vertices):
+    def _join(self, a, b):
         """Make `b` part of `a`."""
-        self.lattice[a], self.vertices[a] = lattice, vertices
+        if a in self.hulls and b in self.hulls:
+            self.hulls[a] = lattice_hull(np.concatenate([self.hulls[a][1], self.hulls[b][1]]))
+        else:
+            self.hulls.pop(a, None)
+        self.hulls.pop(b, None)
         self.voxels[a] += self.voxels[b]
         self.peak[a] = max(self.peak[a], self.peak[b])
+        self.root[self.members[b]] = a
         self.members[a] += self.members.pop(b)
-        for other, height in self.saddle.pop(b).items():
+        for other, contact in self.saddle.pop(b).items():
             del self.saddle[other][b]
             if other != a:
-                height = max(height, self.saddle[a].get(other, 0.0))
-                self.saddle[a][other] = self.saddle[other][a] = height
+                if other in self.saddle[a]:
+                    contact = max(contact, self.saddle[a][other], key=lambda pair: pair[0])
+                self.saddle[a][other] = self.saddle[other][a] = contact
 
     def result(self):
         """Return labels 1..N, widest neck and origin of each."""
@@ -557,9 +850,11 @@ class _Basins:
         return number[self.basins], necks, origins
 
 
-def _paint(pieces: list[_Piece], shape) -> np.ndarray:
+def _paint(pieces: list[_Piece], labels: np.ndarray) -> np.ndarray:
     """Paint the largest first, so that nested objects stay; number by first voxel."""
-    labels = np.zeros(shape, np.int32)
+    shape = labels.shape
+    for plane in labels:
+        plane[:] = 0
     order = sorted(
         range(len(pieces)), key=lambda i: (-np.count_nonzero(pieces[i].mask), pieces[i].start)
     )
@@ -567,21 +862,29 @@ def _paint(pieces: list[_Piece], shape) -> np.ndarray:
         piece = pieces[index]
         box = tuple(slice(a, a + n) for a, n in zip(piece.start, piece.mask.shape, strict=True))
         labels[box][piece.mask] = index + 1
-    present = fastremap.unique(labels)
-    present = present[present > 0]
-    places = np.zeros(len(pieces) + 1, np.int64)
-    for z in range(shape[0] - 1, -1, -1):
-        names, first = np.unique(labels[z], return_index=True)
-        places[names] = z * shape[1] * shape[2] + first
-    first = places[present]
+    places = np.full(len(pieces) + 1, -1, np.int64)
+    for z in range(shape[0]):
+        _note_first(labels[z].ravel(), z * shape[1] * shape[2], places)
+    present = np.flatnonzero(places >= 0)
     number = np.zeros(len(pieces) + 1, np.int32)
-    number[present[np.argsort(first)]] = np.arange(1, len(present) + 1)
+    number[present[np.argsort(places[present])]] = np.arange(1, len(present) + 1)
     reordered = [None] * len(present)
     for old, new in enumerate(number):
         if new:
             reordered[new - 1] = pieces[old - 1]
     pieces[:] = reordered
-    return number[labels]
+    for plane in labels:
+        plane[:] = number[plane]
+    return labels
+
+
+@numba.njit(cache=True, nogil=True)
+def _note_first(plane, offset, places):
+    """Note where each label comes first."""
+    for index in range(len(plane)):
+        label = plane[index]
+        if label and places[label] < 0:
+            places[label] = offset + index
 
 
 def _table(labels, pieces, probability, objects, voxel_size) -> pd.DataFrame:

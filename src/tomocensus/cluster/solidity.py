@@ -8,14 +8,24 @@ from scipy.spatial import ConvexHull, QhullError
 
 
 def row_extremes(mask: np.ndarray) -> np.ndarray:
-    """Return first and last voxel ``(n, 3)`` (z, y, x) of each row: all that a hull depends on."""
+    """Return voxels ``(n, 3)`` (z, y, x) that contain all vertices of the hull: ends of rows."""
     z, y = np.nonzero(mask.any(axis=2))
     rows = mask[z, y]
     first = rows.argmax(axis=1)
     last = mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
     low = np.stack([z, y, first], axis=1)
     high = np.stack([z, y, last], axis=1)
-    return np.concatenate([low, high[last > first]])
+    points = np.concatenate([low, high[last > first]])
+    # A vertex of the hull ends its column along z and y as well.
+    for axis, others in ((0, (1, 2)), (1, (0, 2))):
+        shape = [mask.shape[other] for other in others]
+        line = np.ravel_multi_index([points[:, other] for other in others], shape)
+        least = np.full(np.prod(shape), mask.shape[axis])
+        most = np.full(np.prod(shape), -1)
+        np.minimum.at(least, line, points[:, axis])
+        np.maximum.at(most, line, points[:, axis])
+        points = points[(points[:, axis] == least[line]) | (points[:, axis] == most[line])]
+    return points
 
 
 def lattice_hull(points: np.ndarray) -> tuple[int, np.ndarray]:
