@@ -163,10 +163,10 @@ def main() -> None:
                 f"`python benchmarks/end_to_end.py --tomograms {arguments.tomograms} --steps "
                 f"{arguments.steps}`, base segmenter {base.sha256[:12]}.",
                 "",
-                f"{arguments.tomograms} simulated crowded tomograms of {SHAPE} voxels that no model "
-                "was trained on, each with voxel size, defocus and tilt range of its own. "
-                f"{', '.join(NOT_SCORED)} are not scored. Dice at a threshold of 0.5; F1 at IoU "
-                "0.5. Fine-tuning: six slices of two other tomograms of the same conditions, "
+                f"{arguments.tomograms} simulated crowded tomograms of {SHAPE} voxels that no "
+                "model was trained on, each with voxel size, defocus and tilt range of its own. "
+                f"{', '.join(NOT_SCORED)} are not scored. Dice at a threshold of 0.5; F1 at "
+                "IoU 0.5. Fine-tuning: six slices of two other tomograms of the same conditions, "
                 f"{arguments.steps} steps, {np.mean(seconds):.0f} s.",
                 "",
                 *lines,
