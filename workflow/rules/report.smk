@@ -31,6 +31,12 @@ rule picture:
         " --log {log:q}"
 
 
+def report_models():
+    """Folder of each model that there is."""
+    kinds = ("segmenter", "encoder", "classifier")
+    return {kind: folder for kind in kinds if (folder := model_folder(kind))}
+
+
 rule report:
     """REQUIRED INPUT: census, pictures, scores, records. OUTPUT: one HTML file."""
     input:
@@ -56,13 +62,8 @@ rule report:
     params:
         script=script("report"),
         sheet=config["tomograms"],
-        models=lambda wildcards: json.dumps(
-            {
-                kind: folder
-                for kind in ("segmenter", "encoder", "classifier")
-                if (folder := model_folder(kind))
-            }
-        ),
+        models=lambda wildcards, input: json.dumps(report_models(), sort_keys=True),
+        model_hashes=lambda wildcards: [model_hash(kind) for kind in report_models()],
         title=config["report"]["title"],
         settings=json.dumps(config, sort_keys=True),
         code=code("report"),

@@ -1,6 +1,12 @@
 """Training: asked for by name, never upstream of what uses the model."""
 
 
+def base_hash():
+    """SHA-256 of the weights that training starts from."""
+    base = config["train_segmenter"]["base"]
+    return None if base == "none" else content(Path(base) / "model.safetensors")
+
+
 rule train_segmenter:
     """REQUIRED INPUT: annotated tomograms. OUTPUT: models/segmenter."""
     input:
@@ -26,10 +32,11 @@ rule train_segmenter:
         sheet=config["tomograms"],
         settings=section("train_segmenter"),
         content=[
-            content(getattr(SAMPLES[name], column))
+            content(getattr(SAMPLES[name], column), column in SAMPLED_COLUMNS)
             for name in with_column("annotation")
             for column in ("path", "annotation")
         ],
+        base=lambda wildcards: base_hash(),
         code=code("train_segmenter"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --settings {params.settings:q}"
