@@ -49,9 +49,7 @@ def stale(project, *arguments, clone=REPOSITORY):
         assert "Nothing to be done" in text
         return {}
     counts = dict(line.split() for line in table[1].splitlines() if line.strip())
-    return {
-        rule: int(count) for rule, count in counts.items() if rule not in ("all", "everything")
-    }
+    return {rule: int(count) for rule, count in counts.items() if rule not in ("all", "everything")}
 
 
 def balls(seed):
