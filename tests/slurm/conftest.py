@@ -1,5 +1,6 @@
 """A throw-away SLURM on one machine: a CPU node and two GPU nodes with two pretended GPUs each."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -52,8 +53,10 @@ SlurmctldTimeout=10
 KillWait=2
 InactiveLimit=0
 NodeName=cpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 RealMemory=32000
-NodeName=gpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8 RealMemory=32000 Gres=gpu:2
-NodeName=gpu2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=8 RealMemory=32000 Gres=gpu:2
+NodeName=gpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} \\
+  CPUs=8 RealMemory=32000 Gres=gpu:2
+NodeName=gpu2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} \\
+  CPUs=8 RealMemory=32000 Gres=gpu:2
 PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=60 State=UP
 PartitionName=gpu Nodes=gpu1,gpu2 MaxTime=60 State=UP
 """
@@ -115,7 +118,9 @@ class Cluster:
         self.start_controller()
         for node in NODES:
             self.call("slurmd", "-N", node)
-        self.wait(lambda: self.call("sinfo", "-h", "-N", "-o", "%t").split().count("idle") == 4 - 1)
+        self.wait(
+            lambda: self.call("sinfo", "-h", "-N", "-o", "%t").split().count("idle") == len(NODES)
+        )
 
     def start_controller(self):
         self.call("slurmctld")
@@ -154,10 +159,8 @@ class Cluster:
         self.wait(lambda: not self.jobs())
 
     def stop(self):
-        try:
+        with contextlib.suppress(subprocess.SubprocessError, TimeoutError):
             self.cancel_all()
-        except (subprocess.SubprocessError, TimeoutError):
-            pass
         for name in (*(f"slurmd.{node}" for node in NODES), "slurmctld", "munged"):
             self.stop_daemon(name)
 

@@ -34,7 +34,6 @@ def fast_profile(folder, profile=PROFILE):
     values["slurm-init-seconds-before-status-checks"] = 1
     values["seconds-between-status-checks"] = 1
     values["latency-wait"] = 5
-    # The stand-in cluster has little memory to give to a job of each rule.
     (folder / "profile").mkdir(exist_ok=True)
     (folder / "profile" / "profile.yaml").write_text(yaml.safe_dump(values))
     return folder / "profile"
@@ -47,7 +46,7 @@ def command(project, *arguments):
     ]  # fmt: skip
 
 
-def snakemake(cluster, project, *arguments, cwd=REPOSITORY, timeout=200):
+def snakemake(cluster, project, *arguments, cwd=REPOSITORY, timeout=500):
     return subprocess.run(
         command(project, *arguments),
         cwd=cwd,
@@ -81,9 +80,11 @@ def test_gpu_stages_run_on_gpu_nodes_and_the_others_do_not(cluster, tmp_path):
     (tmp_path / "config.yaml").write_text(
         "tomograms: tomograms.tsv\nexamples: none.tsv\ncluster: {minimum_volume: 1000000}\n"
     )
-    done = snakemake(cluster, tmp_path, "--configfile", tmp_path / "config.yaml")
+    # Four stages, each of which costs the start of two Snakemakes; the others are CPU stages, too.
+    target = "results/one/embeddings.npz"
+    done = snakemake(cluster, tmp_path, "--configfile", tmp_path / "config.yaml", "--", target)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "results" / "report.html").is_file()
+    assert (tmp_path / target).is_file()
     text = cluster.call("scontrol", "--oneliner", "show", "job")
     placed = {}
     for line in text.splitlines():
@@ -91,7 +92,7 @@ def test_gpu_stages_run_on_gpu_nodes_and_the_others_do_not(cluster, tmp_path):
         node = re.search(r"\bNodeList=(\S+)", line)
         if rule and str(tmp_path) in line:
             placed[rule[1]] = (node[1], "gres/gpu" in line or "gres:gpu" in line)
-    assert set(placed) >= GPU_RULES, text
+    assert set(placed) >= GPU_RULES | {"inspect", "cluster"}, text
     for rule, (node, gpu) in placed.items():
         assert node.startswith("gpu") == (rule in GPU_RULES), (rule, node)
         assert gpu == (rule in GPU_RULES), (rule, node)
@@ -151,7 +152,7 @@ rule slow:
 """
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=200):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -168,7 +169,7 @@ def test_a_cancelled_job_is_submitted_again(cluster, tmp_path):
     wait_for(lambda: "slow" in tries(tmp_path) and (tmp_path / "quick.txt").is_file())
     for line in cluster.jobs("R"):
         cluster.call("scancel", line.split()[0])
-    assert running.wait(150) == 0, (tmp_path / "output").read_text()
+    assert running.wait(300) == 0, (tmp_path / "output").read_text()
     assert sorted(tries(tmp_path)) == ["quick", "slow", "slow"]
 
 
