@@ -6,14 +6,18 @@ No time stamps: the same inputs give the same bytes, and a re-run is judged by c
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
+import stat
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from tomocensus.atomic import write_json
+from tomocensus.atomic import write_json, write_text
 
 SOURCES = Path(__file__).resolve().parents[1]
 _BLOCK = 1 << 16
@@ -58,6 +62,82 @@ def fingerprint(path: str | os.PathLike) -> str:
                 stream.seek((size - _BLOCK) * index // (_BLOCKS - 1))
                 digest.update(stream.read(_BLOCK))
     return digest.hexdigest()[:32]
+
+
+class Fingerprints:
+    """Content hashes of many files, remembered by the files' status.
+
+    What was hashed once is read again only where size, times of change, device or inode differ.
+    The time of the status' change (ctime) cannot be set back, so a file that was replaced by one
+    with an older time stamp is read again, too.
+
+    Parameters
+    ----------
+    store : path-like
+        JSON file that keeps the hashes from run to run; made anew where missing or broken.
+    """
+
+    def __init__(self, store: str | os.PathLike):
+        self.store = Path(store)
+        try:
+            self.known = json.loads(self.store.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.known = {}
+
+    def of(self, path: str | os.PathLike, sampled: bool = False) -> str:
+        """Return the hash of one file or folder.
+
+        Parameters
+        ----------
+        path : path-like
+            A file, or a folder (OME-Zarr; never remembered).
+        sampled : bool
+            For volumes that programs write whole: above 4 MiB hash blocks of the file, see
+            `fingerprint`, and the time of its last change for what blocks cannot tell. Otherwise
+            every byte counts.
+        """
+        status = _status(path)
+        if status is None:
+            return fingerprint(path)
+        key = f"{os.path.abspath(path)}:{int(sampled)}"
+        if self.known.get(key, [None])[0] != status:
+            self.known[key] = [status, self._hash(path, sampled)]
+        return self.known[key][1]
+
+    def look_at(self, files: Iterable[tuple[str, bool]], threads: int = 16) -> None:
+        """Hash pairs of path and `sampled` side by side, and save what was new.
+
+        A file system of thousands of tomograms answers slowly, but many at once.
+        """
+        files = [(path, sampled) for path, sampled in files if not os.path.isdir(path)]
+        before = {key: value[0] for key, value in self.known.items()}
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda pair: self.of(*pair), files, chunksize=64))
+        if {key: value[0] for key, value in self.known.items()} != before:
+            # A read-only project can still be looked at.
+            with contextlib.suppress(OSError):
+                write_text(self.store, json.dumps(self.known))
+
+    @staticmethod
+    def _hash(path: str | os.PathLike, sampled: bool) -> str:
+        size = os.stat(path).st_size
+        if size <= _BLOCK * _BLOCKS:
+            return fingerprint(path)
+        if sampled:
+            return f"{fingerprint(path)}:{os.stat(path).st_mtime_ns}"
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
+def _status(path: str | os.PathLike) -> list[int] | None:
+    """Return what changes with a file's content; None for a folder or nothing."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino]
 
 
 @cache

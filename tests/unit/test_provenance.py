@@ -1,10 +1,18 @@
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tomocensus.provenance import code_files, code_hash, fingerprint, read_json, write_provenance
+from tomocensus.provenance import (
+    Fingerprints,
+    code_files,
+    code_hash,
+    fingerprint,
+    read_json,
+    write_provenance,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
@@ -112,3 +120,28 @@ def test_provenance_has_no_time_and_is_reproducible(tmp_path):
     record = read_json(tmp_path / "a.json")
     assert record["inputs"]["input"]["fingerprint"] == fingerprint(given)
     assert set(record["inputs"]) == {"input"}
+
+
+def test_remembered_fingerprints_notice_every_change_and_no_touch(tmp_path):
+    path, store = tmp_path / "data.mrc", tmp_path / "store.json"
+    path.write_bytes(bytes(5 * 2**20))
+
+    def of(sampled):
+        memory = Fingerprints(store)
+        memory.look_at([(path, sampled)])
+        return memory.of(path, sampled)
+
+    whole, sampled = of(False), of(True)
+    assert json.loads(store.read_text())
+    assert (of(False), of(True)) == (whole, sampled)
+    path.touch()
+    assert of(False) == whole
+    # One byte between the blocks, under an older time stamp.
+    content = bytearray(5 * 2**20)
+    content[65536 + 100] = 1
+    path.write_bytes(content)
+    os.utime(path, (10**9, 10**9))
+    assert of(False) != whole
+    assert of(True) != sampled
+    store.write_text("broken")
+    assert of(False) != whole

@@ -23,7 +23,7 @@ rule embed:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         script=script("embed"),
-        model=lambda wildcards: model("encoder"),
+        model=model_path("encoder"),
         model_hash=lambda wildcards: model_hash("encoder"),
         content=lambda wildcards: contents(wildcards, "path"),
         code=code("embed"),
@@ -50,7 +50,7 @@ rule classify:
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         script=script("classify"),
-        model=lambda wildcards: model("classifier"),
+        model=model_path("classifier"),
         model_hash=lambda wildcards: model_hash("classifier"),
         settings=section("classify", "model"),
         code=code("classify"),

@@ -19,10 +19,12 @@ from snakemake.exceptions import WorkflowError
 
 from tomocensus.errors import InputError
 from tomocensus.models import file_sha256, read_card
-from tomocensus.provenance import code_hash, fingerprint
-from tomocensus.samples import load_config, read_samples
+from tomocensus.provenance import Fingerprints, code_hash
+from tomocensus.samples import FILE_COLUMNS, load_config, read_samples
 
 SCRIPTS = ROOT / "workflow" / "scripts"
+# Large volumes that programs write whole: blocks of them are hashed, not all bytes.
+SAMPLED_COLUMNS = ("path", "probability")
 
 
 def with_scale(sample):
@@ -48,8 +50,12 @@ wildcard_constraints:
 
 
 def script(stage):
-    """Path of the script of a stage."""
-    return str(SCRIPTS / f"{stage}.py")
+    """Path of the script of a stage.
+
+    A function that takes `input` is not compared with the last run's value: another clone of the
+    same commit makes nothing stale. What the script holds is tracked by `code`.
+    """
+    return lambda wildcards, input: str(SCRIPTS / f"{stage}.py")
 
 
 def code(stage):
@@ -57,17 +63,28 @@ def code(stage):
     return code_hash(SCRIPTS / f"{stage}.py")
 
 
-@cache
-def content(path):
+CONTENT = Fingerprints(".snakemake/tomocensus/fingerprints.json")
+CONTENT.look_at(
+    (path, column in SAMPLED_COLUMNS)
+    for sample in SAMPLES.values()
+    for column in FILE_COLUMNS
+    if (path := getattr(sample, column))
+)
+
+
+def content(path, sampled=False):
     """Hash of what a file holds: a file replaced by an older one is noticed, a touch is not."""
-    return fingerprint(path)
+    return CONTENT.of(path, sampled)
 
 
 def contents(wildcards, *columns):
     """Content hashes of the files that the given columns of a sample name."""
     sample = SAMPLES[wildcards.tomogram]
-    paths = [getattr(sample, column) for column in columns]
-    return [content(path) for path in paths if path]
+    return [
+        content(path, column in SAMPLED_COLUMNS)
+        for column in columns
+        if (path := getattr(sample, column))
+    ]
 
 
 def sample_files(wildcards, *columns):
@@ -109,6 +126,11 @@ def model(kind):
     if folder is None:
         raise WorkflowError(f"There is no {kind} yet: {HELP[kind]}")
     return folder
+
+
+def model_path(kind):
+    """Folder of a model as a parameter that is not tracked (see `script`): its content is."""
+    return lambda wildcards, input: model(kind)
 
 
 @cache
@@ -231,3 +253,15 @@ def base_model():
     if chosen == "auto":
         return str(shipped) if (shipped / "model.json").is_file() else None
     return chosen
+
+
+def report_models():
+    """Folder of each model that there is."""
+    kinds = ("segmenter", "encoder", "classifier")
+    return {kind: folder for kind in kinds if (folder := model_folder(kind))}
+
+
+def base_hash():
+    """Hash of the weights that training starts from; None for training from scratch."""
+    folder = base_model()
+    return content(Path(folder) / "model.safetensors") if folder else None

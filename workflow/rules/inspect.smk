@@ -1,18 +1,24 @@
-"""Look at every input before anything heavy starts."""
+"""Look at every input before anything heavy starts.
+
+Annotation, ground truth and group are looked at as well, but a change of them alone does not make
+input.json stale, as everything follows from it: training and evaluation read these files anew and
+check them too.
+"""
+
+INSPECTED = ("path", "mask", "probability", "labels")
+TRACKED = (*INSPECTED, "voxel_size", "polarity", "probability_scale")
+
+
+def tracked_row(wildcards):
+    """What of a tomogram's row its input.json depends on."""
+    sample = SAMPLES[wildcards.tomogram]
+    return json.dumps({key: getattr(sample, key) for key in TRACKED}, sort_keys=True)
 
 
 rule inspect:
     """REQUIRED INPUT: the tomogram and what else its row names. OUTPUT: input.json."""
     input:
-        lambda wildcards: sample_files(
-            wildcards,
-            "path",
-            "annotation",
-            "mask",
-            "probability",
-            "labels",
-            "ground_truth",
-        ),
+        lambda wildcards: sample_files(wildcards, *INSPECTED),
     output:
         "results/{tomogram}/input.json",
     log:
@@ -25,16 +31,9 @@ rule inspect:
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         script=script("inspect_input"),
-        row=lambda wildcards: SAMPLES[wildcards.tomogram].to_json(),
-        content=lambda wildcards: contents(
-            wildcards,
-            "path",
-            "annotation",
-            "mask",
-            "probability",
-            "labels",
-            "ground_truth",
-        ),
+        row=lambda wildcards, input: SAMPLES[wildcards.tomogram].to_json(),
+        tracked=tracked_row,
+        content=lambda wildcards: contents(wildcards, *INSPECTED),
         code=code("inspect_input"),
     shell:
         "python {params.script:q} --row {params.row:q} --output {output:q} --log {log:q}"

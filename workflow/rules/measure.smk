@@ -22,11 +22,12 @@ rule measure:
     params:
         script=script("measure"),
         settings=section("measure"),
+        group=lambda wildcards: SAMPLES[wildcards.tomogram].group,
         code=code("measure"),
     shell:
         "python {params.script:q} --labels {input.labels:q} --clusters {input.clusters:q}"
         " --classes {input.classes:q} --inspected {input.inspected:q}"
-        " --settings {params.settings:q} --instances {output.instances:q}"
+        " --settings {params.settings:q} --group {params.group:q} --instances {output.instances:q}"
         " --record {output.record:q} --log {log:q}"
 
 
@@ -61,6 +62,7 @@ rule census:
         script=script("census"),
         sheet=config["tomograms"],
         tomograms=sorted(SAMPLES),
+        groups=[sample.group for _, sample in sorted(SAMPLES.items())],
         code=code("census"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --csv {output.csv:q}"

@@ -85,13 +85,8 @@ rule report:
     params:
         script=script("report"),
         sheet=config["tomograms"],
-        models=lambda wildcards: json.dumps(
-            {
-                kind: folder
-                for kind in ("segmenter", "encoder", "classifier")
-                if (folder := model_folder(kind))
-            }
-        ),
+        models=lambda wildcards, input: json.dumps(report_models(), sort_keys=True),
+        model_hashes=lambda wildcards: [model_hash(kind) for kind in report_models()],
         title=config["report"]["title"],
         settings=json.dumps(config, sort_keys=True),
         code=code("report"),

@@ -23,7 +23,7 @@ rule segment:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         script=script("segment"),
-        model=lambda wildcards: model("segmenter"),
+        model=model_path("segmenter"),
         model_hash=lambda wildcards: model_hash("segmenter"),
         settings=section("segment", "model"),
         content=lambda wildcards: contents(wildcards, "path", "mask"),

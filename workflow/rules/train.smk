@@ -24,13 +24,14 @@ rule train_segmenter:
     params:
         script=script("train_segmenter"),
         sheet=config["tomograms"],
-        base=lambda wildcards: [folder] if (folder := base_model()) else [],
+        base=lambda wildcards, input: [folder] if (folder := base_model()) else [],
         settings=section("train_segmenter", "base"),
         content=[
-            content(getattr(SAMPLES[name], column))
+            content(getattr(SAMPLES[name], column), column in SAMPLED_COLUMNS)
             for name in with_column("annotation")
             for column in ("path", "annotation")
         ],
+        base_hash=lambda wildcards: base_hash(),
         code=code("train_segmenter"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --settings {params.settings:q}"
@@ -59,7 +60,7 @@ rule train_classifier:
         examples=config["examples"],
         content=content(config["examples"]),
         settings=section("train_classifier"),
-        encoder=lambda wildcards: model("encoder"),
+        encoder=model_path("encoder"),
         encoder_hash=lambda wildcards: model_hash("encoder"),
         code=code("train_classifier"),
     shell:

@@ -11,7 +11,8 @@ from tomocensus.samples import read_samples
 
 def main(arguments):
     """Join, count and write."""
-    names = sorted(read_samples(arguments.sheet))
+    samples = read_samples(arguments.sheet)
+    names = sorted(samples)
     text = {"tomogram": str, "group": str, "class": str, "contacts": str}
     tables = [
         pd.read_csv(
@@ -19,7 +20,11 @@ def main(arguments):
         )
         for name in names
     ]
-    instances, counts = census(tables, [read_json(f"results/{name}/input.json") for name in names])
+    # The sheet's group counts: input.json is not written anew where only the group changes.
+    facts = [
+        {**read_json(f"results/{name}/input.json"), "group": samples[name].group} for name in names
+    ]
+    instances, counts = census(tables, facts)
     write_table(arguments.csv, instances)
     write_table(arguments.counts, counts)
     with atomic_path(arguments.parquet) as temporary:

@@ -27,7 +27,7 @@ def main(arguments):
         pd.read_csv(arguments.clusters),
         pd.read_csv(arguments.classes, keep_default_na=False),
         tomogram=facts["tomogram"],
-        group=facts.get("group", ""),
+        group=arguments.group,
         contact_distance=settings["contact_distance"],
     )
     write_table(arguments.instances, table)
@@ -50,6 +50,8 @@ options.add_argument("--clusters", required=True)
 options.add_argument("--classes", required=True)
 options.add_argument("--inspected", required=True, help="input.json")
 options.add_argument("--settings", required=True, help="section 'measure' as JSON")
+# An empty group gives no value.
+options.add_argument("--group", nargs="?", default="", const="", help="experimental condition")
 options.add_argument("--instances", required=True)
 options.add_argument("--record", required=True)
 _stage.run(options, main)
