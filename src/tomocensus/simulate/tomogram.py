@@ -31,7 +31,6 @@ DEMO_ABUNDANCE = {
     "vesicle": 4.0,
     "virus_like_particle": 7.0,
     "dense_body": 4.0,
-    "lipid_droplet": 0.0,
     "er": 2.0,
     "microtubule": 2.0,
     "ribosome": 1.5,
@@ -98,12 +97,12 @@ def simulate_tomogram(
     chosen.update(overrides)
     room = {}
     if chosen["abundance"] is None and preset == "demo":
-        chosen["abundance"] = DEMO_ABUNDANCE
+        chosen["abundance"] = dict.fromkeys(KINDS, 0.0) | DEMO_ABUNDANCE
     elif chosen["abundance"] is None:
         crowded = PRESETS[preset].get("crowded", False)
         chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
         # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
-        room = {"largest": 0.3, "attempts": 20, "look_first": True}
+        room = {"largest": 0.3, "attempts": 20, "touching": 0.5}
     scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
     names = ("snr", "defocus", "tilt_range", "tilt_step", "sirt_like", "correct_ctf")
     image = image_labels(
