@@ -1,7 +1,9 @@
-# The entry: everything stands in workflow/Snakefile, which other workflows can import as well.
-module pipeline:
-    snakefile:
-        "workflow/Snakefile"
+# The entry: everything stands in workflow/Snakefile, which other workflows can import as a module.
+include: "workflow/Snakefile"
 
 
-use rule * from pipeline
+# An included file's default target does not count.
+rule everything:
+    default_target: True
+    input:
+        rules.all.input,

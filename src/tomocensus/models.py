@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from tomocensus.atomic import atomic_path, write_json
 from tomocensus.errors import InputError
@@ -127,7 +127,8 @@ def save_model(folder: str | Path, card: dict, weights: dict[str, np.ndarray]) -
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         contiguous = {name: np.ascontiguousarray(value) for name, value in weights.items()}
-        save_file(contiguous, temporary / WEIGHTS)
+        # save_file would make the file unreadable for the group.
+        (temporary / WEIGHTS).write_bytes(save(contiguous))
         card = {**card, "sha256": file_sha256(temporary / WEIGHTS)}
         write_json(temporary / CARD, card)
     return card

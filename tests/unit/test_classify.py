@@ -14,10 +14,19 @@ from tomocensus.classify import (
     look_up_examples,
     read_examples,
 )
-from tomocensus.classify.embeddings import SIDE, crops, normalise
 from tomocensus.classify.features import NAMES, shape_and_density
 from tomocensus.classify.head import softmax
 from tomocensus.classify.review import rank_for_review
+from tomocensus.classify.views import (
+    LOOKS,
+    SIDE,
+    WHOLE,
+    Pyramid,
+    crop,
+    looks,
+    normalise,
+    views,
+)
 from tomocensus.errors import InputError
 from tomocensus.models import Model, load_model, save_model
 from tomocensus.volume import Volume
@@ -69,7 +78,7 @@ def test_a_ball_has_its_diameter_and_no_elongation():
     assert np.exp(found["log_diameter_nm"]) == pytest.approx(24, rel=0.02)
     assert found["elongation"] == pytest.approx(0, abs=0.01)
     assert found["flatness"] == pytest.approx(0, abs=0.01)
-    assert found["extent"] == pytest.approx(np.pi / 6, rel=0.1)
+    assert found["extent"] == pytest.approx(4 / 3 * np.pi * 12**3 / 25**3, rel=0.02)
 
 
 def test_a_rod_is_as_long_as_it_is():
@@ -112,21 +121,58 @@ def test_one_voxel_has_finite_features():
 # Crops
 
 
-def test_a_crop_centres_the_object_and_scales_it_to_two_thirds():
-    for radius in (3, 6, 14):
-        view = crops(np.zeros((41, 41, 41), np.float32), ball(41, radius))
-        assert view.shape == (2, SIDE, SIDE, SIDE)
-        filled = np.argwhere(view[1] > 0.5)
-        assert filled.mean(axis=0) == pytest.approx([(SIDE - 1) / 2] * 3, abs=0.1)
-        extent = np.ptp(filled, axis=0) + 1
-        assert np.abs(extent - 2 * SIDE / 3).max() <= 2
+def pyramid(density, voxel_size=10.0):
+    """Density that is already normalised: centre 0, spread 1."""
+    made = Pyramid(Volume(density, voxel_size), "bright")
+    made.centre, made.spread, made.levels = 0.0, 1.0, []
+    level = None
+    for _ in range(2):
+        level = made._halve(level)
+        made.levels.append(level)
+    return made
+
+
+@pytest.mark.parametrize("radius", [3, 6, 14])
+def test_the_whole_view_centres_the_object_and_scales_it_to_two_thirds(radius):
+    mask = ball(41, radius)
+    rng = np.random.default_rng(0)
+    noise = Volume(rng.normal(size=mask.shape).astype(np.float32), 10.0)
+    (view,) = views(noise, mask.astype(np.int32), "bright")
+    assert view.crops.shape[1:] == (2, SIDE, SIDE, SIDE)
+    filled = np.argwhere(view.crops[list(view.kinds).index(WHOLE), 1] > 0.5)
+    assert filled.mean(axis=0) == pytest.approx([(SIDE - 1) / 2] * 3, abs=0.1)
+    extent = np.ptp(filled, axis=0) + 1
+    assert np.abs(extent - 2 * SIDE / 3).max() <= 2
 
 
 def test_a_crop_at_a_corner_is_padded_with_the_background():
     mask = ball(20, 6, centre=0)
-    view = crops(np.ones(mask.shape, np.float32), mask)
-    assert np.isfinite(view).all()
-    assert view[0, 0, 0, 0] == 0 and view[0, SIDE // 2, SIDE // 2, SIDE // 2] == 1
+    seen = crop(pyramid(np.ones(mask.shape, np.float32)), mask, True, np.zeros(3), 0.5)
+    assert seen[0, 0, 0, 0] == 0
+    assert seen[1, 0, 0, 0] == 0
+    assert seen[0, SIDE // 2, SIDE // 2, SIDE // 2] == pytest.approx(1)
+    assert seen[1, SIDE // 2, SIDE // 2, SIDE // 2] == 1
+
+
+@pytest.mark.parametrize("step", [0.6, 1.0, 2.0, 3.7])
+def test_a_ramp_keeps_its_place_at_every_level(step):
+    z, y, x = np.indices((64, 64, 64)).astype(np.float32) / 20
+    made = pyramid((z + 2 * y - x) / 2)
+    axes = [np.arange(6) * step + start for start in (20, 25, 30)]
+    grid = np.meshgrid(*axes, indexing="ij")
+    expected = (grid[0] + 2 * grid[1] - grid[2]) / 40
+    np.testing.assert_allclose(made.sample(axes, step), expected, atol=2e-2)
+
+
+def test_small_objects_get_one_close_look_and_long_ones_several_on_their_surface():
+    small = looks(ball(41, 6), 10.0)
+    assert small.tolist() == [[20, 20, 20]]
+    rod = np.zeros((20, 20, 100), bool)
+    rod[8:12, 8:12, 5:95] = True
+    found = looks(rod, 10.0)
+    assert len(found) == LOOKS
+    assert all(rod[tuple(place)] for place in found.astype(int))
+    assert np.ptp(found[:, 2]) > 80
 
 
 def test_polarity_turns_the_sign_so_that_matter_is_positive(rng):
@@ -197,7 +243,7 @@ def test_a_broken_file_of_embeddings_is_named(tmp_path):
 def test_the_shipped_head_belongs_to_the_shipped_encoder(scene, encoder):
     head = load_model(MODELS / "base-classifier", "classifier")
     table = apply_head(head, embed(*scene, encoder, "bright", "cpu", 1))
-    chances = table[[f"p_{name}" for name in head.card["classes"]]]
+    chances = table[[f"p_{name}" for name in [*head.card["classes"], "unknown"]]]
     np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
 
 
@@ -208,7 +254,7 @@ def test_separable_classes_are_named_right():
     head, _, _ = fitted({"a": 10, "b": 10, "c": 10})
     fresh, truth = clouds({"a": 40, "b": 40, "c": 40}, seed=5)
     table = apply_head(head, fresh)
-    chances = table[["p_a", "p_b", "p_c"]].to_numpy()
+    chances = table[["p_a", "p_b", "p_c", "p_unknown"]].to_numpy()
     np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
     assert (table["class"] == truth["class"]).mean() > 0.95
     assert head.card["accuracy"] > 0.95
@@ -227,11 +273,12 @@ def test_far_from_every_example_is_unknown_however_sure():
         np.array([1]), known.embedding[:1] * 1000, known.features[:1], known.feature_names, "e"
     )
     table = apply_head(head, far, minimum_confidence=0)
-    assert table["class"].tolist() == ["unknown"] and table["confidence"][0] > 0.5
+    assert table["class"].tolist() == ["unknown"]
+    assert table["p_unknown"][0] > 0.5
 
 
 def test_the_minimum_confidence_rejects_what_lies_between():
-    head, known, _ = fitted({"a": 10, "b": 10})
+    head, known, _ = fitted({"a": 10, "b": 10}, distance=1.5)
     half = 0.5 * (known.table()[:10].mean(axis=0) + known.table()[10:].mean(axis=0))[None]
     middle = Embeddings(np.array([1]), half[:, :7], half[:, 7:], known.feature_names, "e")
     assert apply_head(head, middle, 0.999)["class"].tolist() == ["unknown"]
@@ -318,7 +365,8 @@ def test_positions_are_x_y_z_and_looked_up_in_the_labelmap(tmp_path, labels):
 def test_positions_in_angstrom_use_the_origin(tmp_path, labels):
     text = "tomogram,x_angstrom,y_angstrom,z_angstrom,class\nt,133,18,9,a\n"
     named, problems = look_up_examples(read_examples(write(tmp_path / "e", text)), labels, PLACES)
-    assert named["instance"].tolist() == [7] and problems == []
+    assert named["instance"].tolist() == [7]
+    assert problems == []
 
 
 @pytest.mark.parametrize(
@@ -334,20 +382,24 @@ def test_rows_that_meet_nothing_are_reported_and_left_out(tmp_path, labels, row,
     path = write(tmp_path / "e.csv", f"tomogram,x,y,z,class\nt,5,4,3,b\n{row}\n")
     named, problems = look_up_examples(read_examples(path), labels, PLACES)
     assert named["instance"].tolist() == [9]
-    assert len(problems) == 1 and "row 3" in problems[0] and reason in problems[0]
+    assert len(problems) == 1
+    assert "row 3" in problems[0]
+    assert reason in problems[0]
 
 
 def test_two_classes_for_one_instance_are_reported_and_left_out(tmp_path, labels):
     path = write(tmp_path / "e.csv", "tomogram,x,y,z,class\nt,3,2,1,a\nt,4,2,1,b\nt,5,4,3,b\n")
     named, problems = look_up_examples(read_examples(path), labels, PLACES)
     assert named["instance"].tolist() == [9]
-    assert len(problems) == 2 and all("instance 7" in problem for problem in problems)
+    assert len(problems) == 2
+    assert all("instance 7" in problem for problem in problems)
 
 
 def test_the_same_name_twice_counts_once(tmp_path, labels):
     path = write(tmp_path / "e.csv", "tomogram,x,y,z,class\nt,3,2,1,a\nt,4,2,1,a\n")
     named, problems = look_up_examples(read_examples(path), labels, PLACES)
-    assert named["instance"].tolist() == [7] and problems == []
+    assert named["instance"].tolist() == [7]
+    assert problems == []
 
 
 @pytest.mark.parametrize(
@@ -364,7 +416,7 @@ def test_a_wrong_file_of_examples_says_where(tmp_path, text, reason):
 
 
 def test_a_missing_file_of_examples_is_named(tmp_path):
-    with pytest.raises(InputError, match="none.tsv"):
+    with pytest.raises(InputError, match=r"none\.tsv"):
         read_examples(tmp_path / "none.tsv")
 
 

@@ -35,7 +35,7 @@ STAGES = {
     "segment": ["segment", "train_segmenter"],
     "cluster": ["cluster"],
     "embed": ["embed"],
-    "classify": ["classify", "train_classifier"],
+    "classify": ["classify", "train_classifier", "review"],
     "measure": ["measure", "export"],
     "census": ["census"],
     "evaluate": ["evaluate"],
@@ -62,7 +62,9 @@ def pins(lines, separator):
 def project():
     with open(ROOT / "pyproject.toml", "rb") as stream:
         table = tomllib.load(stream)["project"]
-    extras = [line for lines in table["optional-dependencies"].values() for line in lines]
+    # The viewer is for workstations with a screen; neither workflow nor demo needs it.
+    optional = {k: v for k, v in table["optional-dependencies"].items() if k != "viewer"}
+    extras = [line for lines in optional.values() for line in lines]
     return pins([*table["dependencies"], *extras], "==")
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import ndimage
 
-from tomocensus.report import build_report, picture
+from tomocensus.report import build_report, inner_point, picture, thumbnail
 from tomocensus.report.charts import bars, histogram, lines
 from tomocensus.report.colours import class_colours, colour, recolour_png
 from tomocensus.report.pictures import choose_slices
@@ -83,7 +84,17 @@ class Page(HTMLParser):
 def page():
     tomogram, probability, labels, table = scene()
     drawn = json.loads(json.dumps(picture(tomogram, probability, labels, table, slices=3)))
-    return build_report({"one": drawn}, table, counts_of(table), title="Test")
+    return build_report(
+        {"one": drawn}, table, counts_of(table), review=to_name(tomogram, labels), title="Test"
+    )
+
+
+def to_name(tomogram, labels, name="one"):
+    point = inner_point(labels, 2, ndimage.find_objects(labels)[1])
+    image = thumbnail(tomogram, labels, 2, point, 12)
+    place = dict(zip("xyz", point, strict=True))
+    row = {"tomogram": name, "instance": 2, "class": name, "confidence": 0.4}
+    return [{**row, **place, "image": image}]
 
 
 def test_overlays_have_the_colours_of_what_lies_there():
@@ -189,8 +200,7 @@ def test_rows_and_numbers_are_in_the_page(page):
     assert [row["class"] for row in rows] == ["vesicle", "debris"]
     assert rows[0]["volume_angstrom3"] == 2.4e6
     assert "sphericity" not in data["columns"]
-    # The least certain comes first in the list to review.
-    assert re.search(r'data-row="1">one #2.*data-row="0">one #1', page)
+    assert "one #2" in page
 
 
 def test_text_from_outside_stays_text():
@@ -205,6 +215,7 @@ def test_text_from_outside_stays_text():
         {"one": {"warnings": [EVIL]}},
         {"versions": {EVIL: EVIL}, EVIL: EVIL},
         {"segmenter": {"name": EVIL}, "classifier": {"classes": [EVIL], "confusion_matrix": [[1]]}},
+        to_name(tomogram, labels, EVIL),
         EVIL,
     )
     parsed = Page(html)
@@ -317,13 +328,47 @@ def test_browser_sorts_filters_and_jumps(page, tmp_path):
       const least = document.getElementById("by-confidence");
       least.value = "0.5"; least.dispatchEvent(new Event("input"));
       say("left", document.querySelectorAll("#rows tr").length + first());
-      document.querySelector('[data-row="1"]').click();
+      document.querySelector(".review .look").click();
       say("ring", document.querySelector("#xy i").style.left);
     </script></body>"""
     dom = chromium(tmp_path, page.replace("</body>", act))
     assert 'data-sorted="one2debris' in dom
     assert 'data-left="1one1vesicle' in dom
     assert 'data-ring="62.5%"' in dom
+
+
+def test_browser_writes_rows_for_the_examples_file(page, tmp_path):
+    act = """<script>
+    const field = document.querySelector(".review input");
+    field.value = "vesicle";
+    field.dispatchEvent(new Event("input"));
+    document.body.dataset.named = document.getElementById("named").value.replaceAll("\\t", " ");
+    document.querySelector(".review .look").click();
+    document.body.dataset.z = document.getElementById("z").textContent;
+    </script></body>"""
+    dom = chromium(tmp_path, page.replace("</body>", act))
+    assert re.search(r'data-named="one 49 19 6 vesicle"', dom)
+    assert 'data-z="z = ' in dom
+
+
+def test_a_thumbnail_outlines_the_instance_at_its_scale():
+    labels = np.zeros((5, 60, 60), np.int32)
+    labels[2, 20:40, 20:40] = 3
+    tomogram = Volume(np.random.default_rng(0).normal(size=labels.shape).astype("f4"), 10.0)
+    image = Image.open(
+        io.BytesIO(base64.b64decode(thumbnail(tomogram, labels, 3, (30, 30, 2), 20)))
+    )
+    pixels = np.asarray(image.convert("RGB")).astype(int)
+    outlined = np.argwhere(pixels[..., 0] - pixels[..., 2] > 100)
+    # 20 voxels of 10 Å in a picture of 700 Å and 128 pixels.
+    assert np.ptp(outlined, axis=0) + 1 == pytest.approx([36.6, 36.6], abs=2)
+
+
+def test_the_inner_point_of_a_bent_object_lies_in_it():
+    labels = np.zeros((3, 30, 30), np.int32)
+    labels[:, 5:25, 5:9] = labels[:, 21:25, 5:25] = 1
+    x, y, z = inner_point(labels, 1, ndimage.find_objects(labels)[0])
+    assert labels[z, y, x] == 1
 
 
 def test_narrow_page_does_not_scroll_sideways(page, tmp_path):

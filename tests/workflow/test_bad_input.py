@@ -1,4 +1,4 @@
-"""The real workflow, run by Snakemake: what it says of bad input."""
+"""The real workflow, run by Snakemake: what it says of bad input, and what Snakemake says of it."""
 
 import os
 import subprocess
@@ -24,3 +24,13 @@ def test_bad_sample_sheet_is_told_with_row_and_column(tmp_path):
     assert done.returncode != 0
     assert "tomograms.tsv" in done.stdout + done.stderr
     assert "column" in done.stdout + done.stderr
+
+
+def test_snakemake_finds_nothing_to_improve(tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text("tomograms: config/tomograms.tsv\n")
+    (tmp_path / "config" / "tomograms.tsv").write_text("tomogram\tpath\na\ta.mrc\n")
+    (tmp_path / "a.mrc").touch()
+    done = snakemake(tmp_path, "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "good condition" in done.stdout + done.stderr

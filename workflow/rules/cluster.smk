@@ -1,18 +1,6 @@
 """Probability map to labelmap: one number for each object."""
 
 
-def cluster_maps(wildcards):
-    """The maps to cluster: from the segmenter, or another program's; none where labels are given."""
-    sample = SAMPLES[wildcards.tomogram]
-    if sample.labels:
-        return []
-    if sample.probability:
-        return [ancient(sample.probability)]
-    return expand(
-        "results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS
-    )
-
-
 rule cluster:
     """REQUIRED INPUT: probability and further maps, or a labelmap. OUTPUT: labels, clusters.csv."""
     input:

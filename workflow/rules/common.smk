@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +12,8 @@ ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 # Without conda the stages run in the environment that Snakemake runs in; an activated conda
 # environment puts itself before it.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+search_path = [str(Path(sys.executable).parent), *os.get_exec_path()]
+os.environ.update(PATH=os.pathsep.join(search_path))
 
 from snakemake.exceptions import WorkflowError
 
@@ -23,9 +25,20 @@ from tomocensus.samples import load_config, read_samples
 SCRIPTS = ROOT / "workflow" / "scripts"
 
 
+def with_scale(sample):
+    """A sample whose map is of the configured scale where its row does not say."""
+    scale = config["probability_scale"]
+    if scale == "auto" or sample.probability_scale:
+        return sample
+    return replace(sample, probability_scale=scale)
+
+
 try:
     config = load_config(config, "configuration")
-    SAMPLES = read_samples(config["tomograms"])
+    SAMPLES = {
+        name: with_scale(sample)
+        for name, sample in read_samples(config["tomograms"]).items()
+    }
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -167,3 +180,54 @@ def tell_results():
         if Path(path).exists()
     ]
     print("TomoCensus finished. What there is:", *lines, sep="\n", file=sys.stderr)
+
+
+def cluster_maps(wildcards):
+    """The maps to cluster: from the segmenter, or another program's; none where labels are given."""
+    sample = SAMPLES[wildcards.tomogram]
+    if sample.labels:
+        return []
+    if sample.probability:
+        return [ancient(sample.probability)]
+    return expand(
+        "results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS
+    )
+
+
+def truth_files(wildcards):
+    """Results and truth of the tomograms that have a ground truth."""
+    names = with_column("ground_truth")
+    files = ["labels.mrc", "classes.csv", "input.json"]
+    paths = expand("results/{tomogram}/{file}", tomogram=names, file=files)
+    maps = [f"results/{name}/probability.mrc" for name in names if from_segmenter(name)]
+    return paths + maps
+
+
+def from_segmenter(name):
+    """Whether the probability map of a tomogram is made here."""
+    return not (SAMPLES[name].probability or SAMPLES[name].labels)
+
+
+def example_tomograms():
+    """Names of the tomograms in the examples file that the sample sheet knows."""
+    path = Path(config["examples"])
+    if not path.is_file():
+        return []
+    from tomocensus.classify.examples import read_examples
+
+    try:
+        named = set(read_examples(path)["tomogram"])
+    except InputError as error:
+        raise WorkflowError(str(error))
+    return sorted(named & set(SAMPLES))
+
+
+def base_model():
+    """Folder of the segmenter that training starts from; None for training from scratch."""
+    chosen = config["train_segmenter"]["base"]
+    if chosen == "none":
+        return None
+    shipped = ROOT / "models" / "base-segmenter"
+    if chosen == "auto":
+        return str(shipped) if (shipped / "model.json").is_file() else None
+    return chosen

@@ -67,20 +67,6 @@ rule census:
         " --parquet {output.parquet:q} --counts {output.counts:q} --log {log:q}"
 
 
-def truth_files(wildcards):
-    """Results and truth of the tomograms that have a ground truth."""
-    names = with_column("ground_truth")
-    files = ["labels.mrc", "classes.csv", "input.json"]
-    paths = expand("results/{tomogram}/{file}", tomogram=names, file=files)
-    maps = [f"results/{name}/probability.mrc" for name in names if from_segmenter(name)]
-    return paths + maps
-
-
-def from_segmenter(name):
-    """Whether the probability map of a tomogram is made here."""
-    return not (SAMPLES[name].probability or SAMPLES[name].labels)
-
-
 rule evaluate:
     """REQUIRED INPUT: results and ground truth where there is one. OUTPUT: scores."""
     input:

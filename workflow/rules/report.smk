@@ -31,12 +31,41 @@ rule picture:
         " --log {log:q}"
 
 
+rule review:
+    """REQUIRED INPUT: embeddings, classes, labels of all. OUTPUT: what to name next, pictures."""
+    input:
+        tomograms=[ancient(sample.path) for sample in SAMPLES.values()],
+        inspected=expand("results/{tomogram}/input.json", tomogram=SAMPLES),
+        embeddings=expand("results/{tomogram}/embeddings.npz", tomogram=SAMPLES),
+        classes=expand("results/{tomogram}/classes.csv", tomogram=SAMPLES),
+        labels=expand("results/{tomogram}/labels.mrc", tomogram=SAMPLES),
+    output:
+        table="results/review.csv",
+        pictures="results/review.json",
+    log:
+        "logs/review.log",
+    conda:
+        "../../envs/classify.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        script=script("review"),
+        sheet=config["tomograms"],
+        code=code("review"),
+    shell:
+        "python {params.script:q} --sheet {params.sheet:q} --table {output.table:q}"
+        " --pictures {output.pictures:q} --log {log:q}"
+
+
 rule report:
     """REQUIRED INPUT: census, pictures, scores, records. OUTPUT: one HTML file."""
     input:
         "results/census.csv",
         "results/counts.csv",
         "results/evaluation.csv",
+        "results/review.json",
         expand("results/{tomogram}/pictures.json", tomogram=SAMPLES),
     output:
         report(

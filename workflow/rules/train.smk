@@ -1,20 +1,6 @@
 """Training: asked for by name, never upstream of what uses the model."""
 
 
-def example_tomograms():
-    """Names of the tomograms in the examples file that the sample sheet knows."""
-    path = Path(config["examples"])
-    if not path.is_file():
-        return []
-    from tomocensus.classify.examples import read_examples
-
-    try:
-        named = set(read_examples(path)["tomogram"])
-    except InputError as error:
-        raise WorkflowError(str(error))
-    return sorted(named & set(SAMPLES))
-
-
 rule train_segmenter:
     """REQUIRED INPUT: annotated tomograms. OUTPUT: models/segmenter."""
     input:
@@ -38,7 +24,8 @@ rule train_segmenter:
     params:
         script=script("train_segmenter"),
         sheet=config["tomograms"],
-        settings=section("train_segmenter"),
+        base=lambda wildcards: [folder] if (folder := base_model()) else [],
+        settings=section("train_segmenter", "base"),
         content=[
             content(getattr(SAMPLES[name], column))
             for name in with_column("annotation")
@@ -47,7 +34,7 @@ rule train_segmenter:
         code=code("train_segmenter"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --settings {params.settings:q}"
-        " --threads {threads} --output models/segmenter --log {log:q}"
+        " --base {params.base:q} --threads {threads} --output models/segmenter --log {log:q}"
 
 
 rule train_classifier:
@@ -72,8 +59,10 @@ rule train_classifier:
         examples=config["examples"],
         content=content(config["examples"]),
         settings=section("train_classifier"),
-        encoder=lambda wildcards: model_hash("encoder"),
+        encoder=lambda wildcards: model("encoder"),
+        encoder_hash=lambda wildcards: model_hash("encoder"),
         code=code("train_classifier"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --examples {params.examples:q}"
-        " --settings {params.settings:q} --output models/classifier --log {log:q}"
+        " --encoder {params.encoder:q} --settings {params.settings:q}"
+        " --output models/classifier --log {log:q}"

@@ -42,6 +42,7 @@ def main(arguments):
             "records": records(names),
         },
         models={kind: read_card(path) for kind, path in json.loads(arguments.models).items()},
+        review=read_json("results/review.json"),
         title=arguments.title,
     )
     write_text(arguments.output, html)

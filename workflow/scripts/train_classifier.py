@@ -12,7 +12,7 @@ import numpy as np
 from tomocensus.classify import Embeddings, fit_head, look_up_examples, read_examples
 from tomocensus.errors import InputError
 from tomocensus.io import read_volume
-from tomocensus.models import save_model
+from tomocensus.models import load_model, save_model
 from tomocensus.samples import read_samples
 
 
@@ -33,7 +33,11 @@ def main(arguments):
     for problem in problems:
         _stage.say(f"WARNING: {arguments.examples}: {problem}")
     embeddings = {name: Embeddings.load(f"results/{name}/embeddings.npz") for name in known}
-    card, weights = fit_head(embeddings, named, seed=json.loads(arguments.settings)["seed"])
+    encoder = load_model(arguments.encoder, "encoder")
+    seed = json.loads(arguments.settings)["seed"]
+    card, weights = fit_head(embeddings, named, encoder, seed)
+    for warning in card["warnings"]:
+        _stage.say(f"WARNING: {warning}")
     save_model(arguments.output, {**card, "problems": problems}, weights)
     _stage.say(f"wrote {arguments.output}: {', '.join(card['classes'])}")
 
@@ -41,6 +45,7 @@ def main(arguments):
 options = _stage.parser(__doc__)
 options.add_argument("--sheet", required=True)
 options.add_argument("--examples", required=True)
+options.add_argument("--encoder", required=True, help="folder of the encoder")
 options.add_argument("--settings", required=True, help="section 'train_classifier' as JSON")
 options.add_argument("--output", required=True)
 _stage.run(options, main)

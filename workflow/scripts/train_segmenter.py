@@ -42,7 +42,7 @@ def main(arguments):
             f"{arguments.sheet}: no row names an annotation, so there is nothing to train from. "
             "Annotate a few slices and name the volume in the column 'annotation'."
         )
-    base = None if settings["base"] == "none" else load_model(settings["base"], "segmenter")
+    base = None if arguments.base is None else load_model(arguments.base, "segmenter")
     card, weights, _ = train(
         pairs,
         base,
@@ -60,5 +60,6 @@ options = _stage.parser(__doc__)
 options.add_argument("--sheet", required=True)
 options.add_argument("--settings", required=True, help="section 'train_segmenter' as JSON")
 options.add_argument("--threads", type=int, default=1)
+_stage.optional(options, "--base")
 options.add_argument("--output", required=True)
 _stage.run(options, main)

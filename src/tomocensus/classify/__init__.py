@@ -3,6 +3,7 @@
 from tomocensus.classify.embeddings import Embeddings, embed
 from tomocensus.classify.examples import look_up_examples, read_examples
 from tomocensus.classify.head import apply_head, fit_head
+from tomocensus.classify.review import rank_for_review
 
 __all__ = [
     "Embeddings",
@@ -10,5 +11,6 @@ __all__ = [
     "embed",
     "fit_head",
     "look_up_examples",
+    "rank_for_review",
     "read_examples",
 ]

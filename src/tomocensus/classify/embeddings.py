@@ -6,16 +6,14 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from tomocensus.atomic import atomic_path
-from tomocensus.classify.features import NAMES, shape_and_density
+from tomocensus.classify.features import NAMES
+from tomocensus.classify.views import View, views
 from tomocensus.errors import InputError
 from tomocensus.models import Model
-from tomocensus.progress import progress
 from tomocensus.volume import Volume
 
-SIDE = 24
 _BATCH = 32
 
 
@@ -75,57 +73,6 @@ class Embeddings:
         return np.concatenate([self.embedding, self.features], axis=1)
 
 
-def normalise(tomogram: Volume, polarity: str) -> tuple[float, float]:
-    """Return centre and (signed) spread: ``(voxel - centre) / spread`` has protein positive."""
-    step = max(1, tomogram.shape[0] // 24)
-    sample = np.asarray(tomogram.data[::step], dtype=np.float32)
-    low, centre, high = np.percentile(sample[np.isfinite(sample)], [2, 50, 98])
-    spread = max(float(high - low) / 4, 1e-9)
-    return float(centre), spread if polarity == "bright" else -spread
-
-
-def crops(density: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the network's view of an object in a crop around it, ``(2, SIDE, SIDE, SIDE)``.
-
-    Channels are density and mask. The object's largest extent fills two thirds of the cube; its
-    true size is told by the features.
-    """
-    points = np.argwhere(mask)
-    centre = (points.min(axis=0) + points.max(axis=0)) / 2
-    extent = float((points.max(axis=0) - points.min(axis=0) + 1).max())
-    step = 1.5 * extent / SIDE
-    axes = [centre[axis] + (np.arange(SIDE) - (SIDE - 1) / 2) * step for axis in range(3)]
-    grid = np.meshgrid(*axes, indexing="ij")
-    smooth = ndimage.gaussian_filter(density, step / 2.5) if step > 1.3 else density
-    return np.stack(
-        [
-            ndimage.map_coordinates(smooth, grid, order=1, mode="constant"),
-            ndimage.map_coordinates(mask.astype(np.float32), grid, order=1, mode="constant"),
-        ]
-    ).astype(np.float32)
-
-
-def views(tomogram: Volume, labels: np.ndarray, polarity: str):
-    """Yield ``(number, crop, features)`` for each instance; one read of each object's box."""
-    centre, spread = normalise(tomogram, polarity)
-    boxes = ndimage.find_objects(labels)
-    numbers = [number for number, box in enumerate(boxes, start=1) if box is not None]
-    for number in progress(numbers, "describing instances"):
-        wide = []
-        for side, length in zip(boxes[number - 1], labels.shape, strict=True):
-            margin = 3 + (side.stop - side.start) // 4
-            wide.append(slice(max(0, side.start - margin), min(length, side.stop + margin)))
-        box = tuple(wide)
-        mask = labels[box] == number
-        density = (np.nan_to_num(np.asarray(tomogram.data[box], np.float32)) - centre) / spread
-        density = np.clip(density, -6, 6)
-        yield (
-            number,
-            crops(density, mask),
-            shape_and_density(mask, density, tomogram.voxel_size),
-        )
-
-
 def embed(
     tomogram: Volume,
     labels: np.ndarray,
@@ -165,14 +112,13 @@ def embed(
     def flush() -> None:
         if waiting:
             with torch.inference_mode():
-                batch = torch.from_numpy(np.stack(waiting)).to(device)
-                vectors.append(network(batch).float().cpu().numpy())
+                vectors.append(network(*batch(waiting, device)).float().cpu().numpy())
             waiting.clear()
 
-    for number, crop, row in views(tomogram, labels, polarity):
-        numbers.append(number)
-        features.append(row)
-        waiting.append(crop)
+    for view in views(tomogram, labels, polarity):
+        numbers.append(view.number)
+        features.append(view.features)
+        waiting.append(view)
         if len(waiting) == _BATCH:
             flush()
     flush()
@@ -184,3 +130,16 @@ def embed(
         NAMES,
         encoder.sha256,
     )
+
+
+def batch(seen: list[View], device: str = "cpu"):
+    """Return crops, kinds and owners of some views as tensors for the network."""
+    import torch
+
+    owners = np.repeat(np.arange(len(seen)), [len(view.kinds) for view in seen])
+    arrays = (
+        np.concatenate([view.crops for view in seen]),
+        np.concatenate([view.kinds for view in seen]),
+        owners,
+    )
+    return tuple(torch.from_numpy(array).to(device) for array in arrays)

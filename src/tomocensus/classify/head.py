@@ -1,28 +1,111 @@
-"""The classifier's head: a linear model on standardised vectors, with a reject option."""
+"""The classifier's head: a Gaussian for each class, with what simulation taught about Gaussians.
+
+Probabilistic linear discriminant analysis (Prince and Elder, ICCV 2007). Objects of one kind
+scatter with covariance W about their mean, the means of kinds scatter with covariance B. Both are
+measured once, on simulated objects, and shipped with the encoder; the user's examples then only
+have to say where each class lies. The same model says how likely an object is under a kind that
+nobody named: that is the probability of ``unknown``.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
+from scipy.linalg import eigh
+from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score
-from sklearn.model_selection import StratifiedKFold
 
 from tomocensus.classify.embeddings import Embeddings
 from tomocensus.errors import InputError
 from tomocensus.models import Model
 
 UNKNOWN = "unknown"
+# Prior probability that an object is of a kind without examples.
+NEW_KIND = 0.05
+# How many examples the simulated covariance and temperature count for.
+_PRIOR_WEIGHT = 100.0
+_TEMPERATURE_WEIGHT = 20.0
+# Part of W added to B: kinds may differ in directions in which the simulated ones do not.
+_OPEN_DIRECTIONS = 0.3
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is known of vectors before any example.
+
+    Parameters
+    ----------
+    mean : numpy.ndarray
+        ``(d,)``, of the kinds.
+    within : numpy.ndarray
+        ``(d, d)`` covariance of one kind's objects.
+    between : numpy.ndarray
+        ``(d, d)`` covariance of the kinds' means.
+    temperature : float
+        Log-likelihoods are divided by it: real vectors are not quite Gaussian.
+    """
+
+    mean: np.ndarray
+    within: np.ndarray
+    between: np.ndarray
+    temperature: float = 3.0
+
+    @classmethod
+    def of(cls, encoder: Model | None) -> Prior | None:
+        """Return the prior that an encoder brings, None where it brings none."""
+        if encoder is None or "prior.mean" not in encoder.weights:
+            return None
+        parts = ("mean", "within", "between")
+        stored = {name: encoder.weights[f"prior.{name}"].astype(float) for name in parts}
+        return cls(**stored, temperature=float(encoder.weights["prior.temperature"][0]))
+
+    def to_weights(self) -> dict[str, np.ndarray]:
+        """Return what :meth:`of` reads, to be saved with the encoder."""
+        return {
+            "prior.mean": self.mean.astype(np.float32),
+            "prior.within": self.within.astype(np.float32),
+            "prior.between": self.between.astype(np.float32),
+            "prior.temperature": np.array([self.temperature], np.float32),
+        }
+
+    @classmethod
+    def measure(cls, vectors: np.ndarray, target: np.ndarray, temperature: float = 3.0) -> Prior:
+        """Measure a prior on many objects of many kinds.
+
+        Parameters
+        ----------
+        vectors : numpy.ndarray
+            ``(n, d)``.
+        target : numpy.ndarray
+            ``(n,)`` kinds; each counts alike, however many objects it has.
+        temperature : float
+            As above.
+        """
+        kinds = [vectors[target == kind] for kind in np.unique(target)]
+        means = np.stack([kind.mean(axis=0) for kind in kinds])
+        within = np.mean([np.cov(kind.T, bias=True) for kind in kinds if len(kind) > 2], axis=0)
+        within = within + 0.02 * np.diag(np.diag(within)) + 1e-6 * np.eye(vectors.shape[1])
+        return cls(means.mean(axis=0), within, np.cov(means.T, bias=True), temperature)
+
+    @classmethod
+    def vague(cls, vectors: np.ndarray) -> Prior:
+        """Return a prior for an encoder that brings none: each dimension on its own."""
+        spread = np.diag(vectors.var(axis=0) + 0.05**2)
+        return cls(vectors.mean(axis=0), 0.1 * spread, spread)
 
 
 def fit_head(
-    embeddings: dict[str, Embeddings], named: pd.DataFrame, seed: int = 0
+    embeddings: dict[str, Embeddings],
+    named: pd.DataFrame,
+    encoder: Model | None = None,
+    seed: int = 0,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Fit a head to named instances.
 
-    Multinomial logistic regression, classes weighted alike. Where every class has two examples or
-    more, a stratified cross-validation (up to 5 folds) gives accuracy, macro-F1 and the confusion
-    matrix, and a temperature that calibrates the probabilities.
+    Leave-one-out over all examples whose class has a second one gives accuracy, macro-F1, the
+    confusion matrix and the calibration, and a temperature that calibrates the probabilities.
 
     Parameters
     ----------
@@ -30,22 +113,24 @@ def fit_head(
         Of each tomogram with examples.
     named : pandas.DataFrame
         Columns tomogram, instance, class.
+    encoder : Model, optional
+        Brings the prior; without it the examples alone have to say how kinds scatter.
     seed : int
-        Of the folds.
+        Kept in the card; nothing here is random.
 
     Returns
     -------
     card : dict
         Kind, classes, figures.
     weights : dict of str to numpy.ndarray
-        Mean, scale, coefficients, intercept, temperature, centres of the classes and reach.
+        Centre, transform, spread of the kinds, classes' means and counts, temperature.
 
     Raises
     ------
     InputError
         With fewer than two classes, or examples from different encoders.
     """
-    vectors, names, encoder = _gather(embeddings, named)
+    vectors, names, made_by = _gather(embeddings, named)
     classes = sorted(set(names))
     if len(classes) < 2:
         raise InputError(
@@ -53,31 +138,20 @@ def fit_head(
             "objects of another kind as well (debris will do)."
         )
     target = np.array([classes.index(name) for name in names])
-    mean, scale = vectors.mean(axis=0), vectors.std(axis=0) + 0.05
-    standard = (vectors - mean) / scale
-    outside = _cross_validate(standard, target, len(classes), seed)
-    coefficients, intercept = _fit(standard, target, len(classes))
-    temperature = _temperature(outside, target) if outside is not None else 1.5
-    centres = np.stack([standard[target == k].mean(axis=0) for k in range(len(classes))])
-    reach = 3.0 * float(np.sqrt(((standard - centres[target]) ** 2).sum(axis=1)).max() + 1.0)
+    weights = _fit(vectors, target, Prior.of(encoder) or Prior.vague(vectors))
+    scores, usable = _leave_one_out(vectors, target, weights)
+    weights["temperature"] = np.array([_temperature(scores, target[usable], weights)])
+    chances = softmax(scores / weights["temperature"] + _log_priors(scores.shape[1]))
     card = {
         "kind": "classifier",
         "classes": classes,
         "examples": {name: int((target == k).sum()) for k, name in enumerate(classes)},
         "feature_names": list(next(iter(embeddings.values())).feature_names),
-        "encoder": encoder,
-        "method": "multinomial logistic regression on standardised embedding and features",
+        "encoder": made_by,
+        "method": "probabilistic linear discriminant analysis of embedding and features",
         "seed": seed,
-        **_figures(outside, target, classes),
-    }
-    weights = {
-        "mean": mean,
-        "scale": scale,
-        "coefficients": coefficients,
-        "intercept": intercept,
-        "temperature": np.array([temperature]),
-        "centres": centres,
-        "reach": np.array([reach]),
+        "temperature": float(weights["temperature"][0]),
+        **_figures(chances, target, usable, classes),
     }
     return card, {key: value.astype(np.float32) for key, value in weights.items()}
 
@@ -100,56 +174,120 @@ def _gather(embeddings, named):
     return np.stack(vectors).astype(float), names, next(iter(encoders))
 
 
-def _fit(standard, target, count):
-    """Return coefficients ``(count, d)`` and intercepts ``(count,)``."""
-    model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=2000)
-    model.fit(standard, target)
-    coefficients = np.zeros((count, standard.shape[1]))
-    intercept = np.full(count, -30.0)
-    if len(model.classes_) == 2:
-        coefficients[model.classes_[1]] = model.coef_[0]
-        intercept[model.classes_] = [0.0, model.intercept_[0]]
-    else:
-        coefficients[model.classes_] = model.coef_
-        intercept[model.classes_] = model.intercept_
-    return coefficients, intercept
-
-
-def _cross_validate(standard, target, count, seed):
-    """Return logits of every example from a model that did not see it; None with too few."""
-    folds = min(5, int(np.bincount(target, minlength=count).min()))
-    if folds < 2:
-        return None
-    logits = np.zeros((len(target), count))
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for train, test in splitter.split(standard, target):
-        coefficients, intercept = _fit(standard[train], target[train], count)
-        logits[test] = standard[test] @ coefficients.T + intercept
-    return logits
-
-
-def _temperature(logits, target) -> float:
-    """Return the temperature that makes held-out probabilities most likely."""
-    grid = np.geomspace(0.5, 5, 40)
-    losses = [
-        -np.log(softmax(logits / value)[np.arange(len(target)), target] + 1e-9).mean()
-        for value in grid
-    ]
-    return float(grid[int(np.argmin(losses))])
-
-
-def _figures(outside, target, classes) -> dict:
-    """Return the figures of the cross-validation."""
-    if outside is None:
-        return {"warnings": ["a class has a single example: no cross-validation"]}
-    found = outside.argmax(axis=1)
-    confusion = np.zeros((len(classes), len(classes)), int)
-    np.add.at(confusion, (target, found), 1)
+def _fit(vectors: np.ndarray, target: np.ndarray, prior: Prior) -> dict[str, np.ndarray]:
+    """Return the head's arrays: the space in which W is the identity and B diagonal, and means."""
+    count = target.max() + 1
+    means = np.stack([vectors[target == k].mean(axis=0) for k in range(count)])
+    number = np.bincount(target, minlength=count).astype(float)
+    # The user's classes and the simulated kinds, as one more class, say where the middle is.
+    centre = (means.sum(axis=0) + 3 * prior.mean) / (count + 3)
+    scatter = (vectors - means[target]).T @ (vectors - means[target])
+    freedom = max(len(vectors) - count, 0)
+    within = (_PRIOR_WEIGHT * prior.within + scatter) / (_PRIOR_WEIGHT + freedom)
+    between = prior.between + _OPEN_DIRECTIONS * within
+    spread, transform = eigh(between, within)
     return {
-        "accuracy": float((found == target).mean()),
-        "macro_f1": float(f1_score(target, found, average="macro", zero_division=0)),
+        "centre": centre,
+        "transform": transform,
+        "spread": np.maximum(spread, 1e-3),
+        "means": (means - centre) @ transform,
+        "counts": number,
+        "temperature": np.array([prior.temperature]),
+    }
+
+
+def _scores(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """Return log-likelihoods ``(n, k + 1)``; the last column is that of a new kind."""
+    places = (vectors - weights["centre"]) @ weights["transform"]
+    spread, counts = weights["spread"], weights["counts"]
+    columns = [
+        _log_normal(places, *_posterior(mean, number, spread))
+        for mean, number in zip(weights["means"], counts, strict=True)
+    ]
+    return np.stack([*columns, _log_normal(places, 0.0, 1 + spread)], axis=1)
+
+
+def _posterior(mean, number, spread):
+    """Return mean and variance of a new object of a class with `number` examples."""
+    keep = number * spread / (number * spread + 1)
+    return keep * mean, 1 + spread / (number * spread + 1)
+
+
+def _log_normal(places, mean, variance):
+    """Return the log density of rows under a diagonal Gaussian."""
+    return -0.5 * ((places - mean) ** 2 / variance + np.log(2 * np.pi * variance)).sum(axis=1)
+
+
+def _leave_one_out(vectors, target, weights):
+    """Return scores of each example without itself, and which examples have a second one."""
+    usable = weights["counts"][target] > 1
+    scores = _scores(vectors[usable], weights)
+    places = (vectors[usable] - weights["centre"]) @ weights["transform"]
+    for row, (place, kind) in enumerate(zip(places, target[usable], strict=True)):
+        number = weights["counts"][kind]
+        mean = (number * weights["means"][kind] - place) / (number - 1)
+        inside = _posterior(mean, number - 1, weights["spread"])
+        scores[row, kind] = _log_normal(place[None], *inside)[0]
+    return scores, usable
+
+
+def _log_priors(columns: int) -> np.ndarray:
+    """Return the log prior of each column: classes alike, the new kind last."""
+    return np.log(np.append(np.full(columns - 1, (1 - NEW_KIND) / (columns - 1)), NEW_KIND))
+
+
+def _temperature(scores, target, weights) -> float:
+    """Return the temperature that makes left-out examples most likely, held to the prior's."""
+    before = float(weights["temperature"][0])
+    if not len(target):
+        return before
+    rows = np.arange(len(target))
+
+    def loss(log_value):
+        chances = softmax(scores / np.exp(log_value) + _log_priors(scores.shape[1]))
+        missed = -np.log(chances[rows, target] + 1e-9).sum()
+        return missed + 0.5 * _TEMPERATURE_WEIGHT * (log_value - np.log(before)) ** 2
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log([0.5, 50]), method="bounded").x))
+
+
+def _figures(chances, target, usable, classes) -> dict:
+    """Return the figures of leave-one-out."""
+    alone = [name for k, name in enumerate(classes) if (target == k).sum() == 1]
+    warnings = [f"class {name} has a single example: it cannot be checked" for name in alone]
+    if not usable.any():
+        return {"warnings": warnings}
+    truth, named = target[usable], chances[:, : len(classes)]
+    found, sure = named.argmax(axis=1), named.max(axis=1)
+    confusion = np.zeros((len(classes), len(classes)), int)
+    np.add.at(confusion, (truth, found), 1)
+    right = found == truth
+    rejection = [
+        {
+            "minimum_confidence": level,
+            "named": float((sure >= level).mean()),
+            "error": float(1 - right[sure >= level].mean()) if (sure >= level).any() else 0.0,
+        }
+        for level in (0.5, 0.7, 0.9, 0.95)
+    ]
+    return {
+        "warnings": warnings,
+        "accuracy": float(right.mean()),
+        "macro_f1": float(f1_score(truth, found, average="macro", zero_division=0)),
+        "calibration_error": calibration_error(sure, right),
+        "rejection": rejection,
         "confusion_matrix": confusion.tolist(),
     }
+
+
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> float:
+    """Return the expected calibration error (Guo et al., ICML 2017), bins of equal width."""
+    index = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
+    gaps = [
+        abs(np.mean(confidence[index == k]) - np.mean(correct[index == k])) * np.mean(index == k)
+        for k in np.unique(index)
+    ]
+    return float(sum(gaps))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -170,12 +308,15 @@ def apply_head(
     embeddings : Embeddings
         From the encoder that the head was fitted on.
     minimum_confidence : float
-        Below it, and far from all examples, the class is ``unknown``.
+        Where no class is that likely, or a new kind is likelier than each, the class is
+        ``unknown``. Probabilities are calibrated, so of what is named with confidence c about a
+        part of 1 - c is wrong.
 
     Returns
     -------
     pandas.DataFrame
-        Columns instance, class, confidence and ``p_CLASS`` for every class.
+        Columns instance, class, confidence (of the likeliest class, named or not), ``p_CLASS``
+        for every class and ``p_unknown``; the last ones sum to 1.
 
     Raises
     ------
@@ -188,19 +329,18 @@ def apply_head(
             "`snakemake train_classifier` again."
         )
     classes = head.card["classes"]
-    weights = head.weights
-    standard = (embeddings.table() - weights["mean"]) / weights["scale"]
-    logits = standard @ weights["coefficients"].T + weights["intercept"]
-    chances = softmax(logits / float(weights["temperature"][0])) if len(logits) else logits
-    best = chances.argmax(axis=1) if len(logits) else np.zeros(0, int)
+    weights = {name: value.astype(float) for name, value in head.weights.items()}
+    chances = np.zeros((0, len(classes) + 1))
+    if len(embeddings.instance):
+        scores = _scores(embeddings.table().astype(float), weights)
+        chances = softmax(scores / weights["temperature"] + _log_priors(scores.shape[1]))
+    best = chances[:, :-1].argmax(axis=1)
     confidence = chances[np.arange(len(best)), best]
-    gaps = np.linalg.norm(standard[:, None] - weights["centres"][None], axis=2)
-    far = gaps.min(axis=1) > float(weights["reach"][0]) if len(gaps) else np.zeros(0, bool)
     names = np.array(classes, dtype=object)[best]
-    names[(confidence < minimum_confidence) | far] = UNKNOWN
+    names[(confidence < minimum_confidence) | (chances[:, -1] > confidence)] = UNKNOWN
     table = pd.DataFrame(
         {"instance": embeddings.instance, "class": names, "confidence": confidence}
     )
-    for index, name in enumerate(classes):
+    for index, name in enumerate([*classes, UNKNOWN]):
         table[f"p_{name}"] = chances[:, index]
     return table

@@ -1,6 +1,7 @@
-"""The report: slices of every tomogram, tables, charts and provenance in one HTML file."""
+"""Pictures of tomograms and one self-contained page for a data set."""
 
 from tomocensus.report.html import build_report
 from tomocensus.report.pictures import picture
+from tomocensus.report.thumbnails import inner_point, thumbnail
 
-__all__ = ["build_report", "picture"]
+__all__ = ["build_report", "inner_point", "picture", "thumbnail"]

@@ -36,7 +36,6 @@ _COLUMNS = (
     "z_angstrom",
 )
 _TEXT = ("tomogram", "group", "class", "separation")
-_REVIEW = 20
 _HISTOGRAMS = 12
 
 
@@ -48,6 +47,7 @@ def build_report(
     inputs: dict[str, dict] | None = None,
     provenance: dict | None = None,
     models: dict[str, dict] | None = None,
+    review: list[dict] | None = None,
     title: str = "TomoCensus",
 ) -> str:
     """Put a data set's results into one self-contained HTML page.
@@ -69,6 +69,9 @@ def build_report(
     models : dict, optional
         Cards by kind; ``history`` of the segmenter, ``classes`` and ``confusion_matrix`` of the
         classifier are drawn.
+    review : list of dict, optional
+        Instances to name next: ``tomogram``, ``instance``, ``class``, ``confidence``, ``x``, ``y``,
+        ``z`` (voxels) and ``image`` (base64 PNG).
     title : str
 
     Returns
@@ -94,7 +97,7 @@ def build_report(
         "warnings": _warnings(inputs),
         "charts": _charts(instances, colours),
         "counts": _counts(counts),
-        "review": _review(instances),
+        "review": _review(review),
         "evaluation": _evaluation(evaluation),
         "models": _models(models),
         "provenance": _provenance(provenance or {}, models),
@@ -250,24 +253,31 @@ def _counts(counts: pd.DataFrame | None) -> str:
     return f"<details><summary>Counts and sizes as a table</summary>{drawn}</details>"
 
 
-def _review(instances: pd.DataFrame) -> str:
-    """Return the instances whose class is least certain."""
-    if "confidence" not in instances or not instances["confidence"].notna().any():
+def _review(review: list[dict] | None) -> str:
+    """Return the instances most worth naming, each with its picture and a field for its name."""
+    if not review:
         return ""
-    least = instances.dropna(subset=["confidence"]).sort_values("confidence", kind="stable")
-    items = []
-    for index in least.index[:_REVIEW]:
-        row = instances.loc[index]
-        number = f"{row['instance']:.0f}" if "instance" in instances else ""
-        place = instances.index.get_loc(index)
-        items.append(
-            f'<li><button type="button" data-row="{place}">{escape(row["tomogram"])} '
-            f"#{number}</button> {escape(row['class'])} "
-            f'<span class="muted">{row["confidence"]:.2f}</span></li>'
+    cards = []
+    for one in review:
+        name, number = escape(str(one["tomogram"])), int(one["instance"])
+        place = " ".join(f'data-{axis}="{int(one[axis])}"' for axis in "xyz")
+        cards.append(
+            f'<li data-tomogram="{name}" {place}><button type="button" class="look" '
+            f'data-instance="{number}"><img alt="{name} {number}" width="128" height="128" '
+            f'src="data:image/png;base64,{escape(one["image"])}"></button>'
+            f"<span>{name} #{number}</span>"
+            f'<span class="muted">{escape(str(one["class"]))}</span>'
+            f'<input list="classes" placeholder="name it" aria-label="class of {name} {number}">'
+            "</li>"
         )
     return (
-        '<section class="card"><h2>Review first</h2><p class="muted">The least certain classes. '
-        f'Choose one to see it.</p><ol class="review">{"".join(items)}</ol></section>'
+        '<section class="card" id="review"><h2>Name these next</h2><p class="muted">Uncertain and '
+        "unlike each other: a name for one of them teaches most. Type names, copy the rows into "
+        "the examples file, run <code>train_classifier</code>, then the workflow again.</p>"
+        f'<ol class="review">{"".join(cards)}</ol><datalist id="classes"></datalist>'
+        '<textarea id="named" rows="4" readonly aria-label="rows for the examples file" '
+        'placeholder="tomogram, x, y, z, class"></textarea>'
+        '<button type="button" id="copy">Copy rows</button></section>'
     )
 
 

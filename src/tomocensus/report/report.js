@@ -179,8 +179,25 @@ window.onerror = (text) => {
     link.download = "instances.csv";
     link.click();
   });
-  document.querySelectorAll("[data-row]").forEach((button) =>
-    button.addEventListener("click", () => goTo(data.rows[Number(button.dataset.row)])));
+
+  // Naming
+  const cards = [...document.querySelectorAll(".review li")];
+  if (cards.length) {
+    sorted("class").forEach((name) => { if (name !== "unknown") make("option", undefined, byId("classes")).value = name; });
+    const write = () => {
+      byId("named").value = cards
+        .filter((card) => card.querySelector("input").value.trim())
+        .map((card) => [card.dataset.tomogram, card.dataset.x, card.dataset.y, card.dataset.z, card.querySelector("input").value.trim()].join("\t"))
+        .join("\n");
+    };
+    cards.forEach((card) => {
+      card.querySelector("input").addEventListener("input", write);
+      const number = Number(card.querySelector(".look").dataset.instance);
+      const row = data.rows.find((one) => value(one, "tomogram") === card.dataset.tomogram && value(one, "instance") === number);
+      if (row) card.querySelector(".look").addEventListener("click", () => goTo(row));
+    });
+    byId("copy").addEventListener("click", () => { byId("named").select(); document.execCommand("copy"); });
+  }
   filter();
   document.documentElement.dataset.ready = "yes";
 })();

@@ -13,7 +13,15 @@ from tomocensus.errors import InputError
 from tomocensus.models import Model
 from tomocensus.progress import progress
 from tomocensus.segment.contrast import Slices, resize_slice
-from tomocensus.segment.network import UNet, choose_device, fold, from_card, halo, has_bfloat16
+from tomocensus.segment.network import (
+    UNet,
+    choose_device,
+    fold,
+    from_card,
+    halo,
+    has_bfloat16,
+    working_voxel_size,
+)
 from tomocensus.volume import Volume
 
 TILE = 1024
@@ -150,7 +158,8 @@ def _run(
             f"the mask has shape {mask.shape}, the tomogram {tomogram.shape}. Give one that fits."
         )
     predictor = Predictor(model, device, threads, tta, tile, precision)
-    source = Slices(tomogram, model.card["voxel_size"], polarity)
+    working = working_voxel_size(model.card, [tomogram.voxel_size])
+    source = Slices(tomogram, working, polarity)
     heads = _heads(model)
     for z, image in _output_slices(predictor, source, tomogram.shape, mask):
         if mask is not None:
@@ -164,7 +173,7 @@ def _run(
         "device": predictor.device.type,
         "precision": str(predictor.dtype).removeprefix("torch."),
         "model_shape": list(source.shape),
-        "model_voxel_size": model.card["voxel_size"],
+        "model_voxel_size": working,
         "contrast_median": source.median,
         "contrast_scale": abs(source.scale),
         "polarity": polarity,

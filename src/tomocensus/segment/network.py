@@ -136,3 +136,21 @@ def has_bfloat16(device: torch.device) -> bool:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):
         return False
+
+
+def working_voxel_size(card: dict, voxel_sizes: list[float]) -> float:
+    """Return the voxel size (Å) at which a network works on some tomograms.
+
+    A model of one voxel size works at that; a base model, trained on a range of them, at the
+    tomograms' median within its range.
+
+    Parameters
+    ----------
+    card : dict
+        Of the model: ``voxel_size`` and perhaps ``voxel_size_range``.
+    voxel_sizes : list of float
+        Å, of the tomograms.
+    """
+    if "voxel_size_range" in card:
+        return float(np.clip(np.median(voxel_sizes), *card["voxel_size_range"]))
+    return float(card["voxel_size"])

@@ -12,7 +12,14 @@ from torch.nn import functional
 from tomocensus.errors import InputError
 from tomocensus.models import Model
 from tomocensus.progress import progress
-from tomocensus.segment.network import UNet, build, choose_device, from_card, has_bfloat16
+from tomocensus.segment.network import (
+    UNet,
+    build,
+    choose_device,
+    from_card,
+    has_bfloat16,
+    working_voxel_size,
+)
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
 from tomocensus.segment.targets import IGNORE, TargetSlice, check, hold_out, make_targets
 
@@ -107,7 +114,9 @@ def _start_card(pairs, base, settings) -> dict:
     voxel_size = None if settings.voxel_size == "auto" else settings.voxel_size
     if base is not None:
         architecture = dict(base.card["architecture"])
-        voxel_size = voxel_size or base.card["voxel_size"]
+        voxel_size = voxel_size or working_voxel_size(
+            base.card, [pair.tomogram.voxel_size for pair in pairs]
+        )
     else:
         architecture = {
             "name": "unet-2.5d",

@@ -95,14 +95,13 @@ def simulate_tomogram(
     chosen.update({k: v for k, v in PRESETS[preset].items() if k != "crowded"})
     chosen.update({k: v for k, v in {"shape": shape, "voxel_size": voxel_size}.items() if v})
     chosen.update(overrides)
-    room = {}
+    # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
+    room = {} if preset == "demo" else {"largest": 0.3, "attempts": 20, "touching": 0.5}
     if chosen["abundance"] is None and preset == "demo":
-        chosen["abundance"] = dict.fromkeys(KINDS, 0.0) | DEMO_ABUNDANCE
+        chosen["abundance"] = {kind: DEMO_ABUNDANCE.get(kind, 0.0) for kind in KINDS}
     elif chosen["abundance"] is None:
         crowded = PRESETS[preset].get("crowded", False)
         chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
-        # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
-        room = {"largest": 0.3, "attempts": 20, "touching": 0.5}
     scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
     names = ("snr", "defocus", "tilt_range", "tilt_step", "sirt_like", "correct_ctf")
     image = image_labels(

@@ -1,0 +1,200 @@
+"""See a finished tomogram in napari and name objects by clicking them.
+
+``python -m tomocensus.viewer MYPROJECT TOMOGRAM`` (needs ``pip install "napari[all]"``)
+
+Layers: density, probability, instances coloured by class. Type a class, then double-click objects:
+each click appends a row to the examples file that the project's configuration names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from tomocensus.errors import InputError
+from tomocensus.io import read_volume
+from tomocensus.samples import load_config, read_samples
+
+COLUMNS = ("tomogram", "x", "y", "z", "class")
+
+
+def append_example(path: str | os.PathLike, row: dict) -> None:
+    """Append one named position to an examples file; made with its header where missing.
+
+    Parameters
+    ----------
+    path : path-like
+        Tab- or comma-separated, as its header is.
+    row : dict
+        tomogram, x, y, z (voxels) and class.
+
+    Raises
+    ------
+    InputError
+        Where the file lacks one of the columns.
+    """
+    path = Path(path)
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not text.strip():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "\t".join(COLUMNS) + "\n"
+        path.write_text(text, encoding="utf-8")
+    header = next(line for line in text.splitlines() if line.strip() and line[0] != "#")
+    separator = "\t" if "\t" in header else ","
+    columns = header.split(separator)
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise InputError(f"{path}: column {missing[0]} is missing; rows cannot be added to it.")
+    line = separator.join(str(row.get(name, "")) for name in columns)
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(("" if text.endswith("\n") else "\n") + line + "\n")
+
+
+class Review:
+    """One tomogram of a project, and the naming of its instances.
+
+    Parameters
+    ----------
+    project : path-like
+        The project's folder, with ``config/config.yaml`` or ``config.yaml``.
+    tomogram : str
+        Its name in the sample sheet.
+
+    Raises
+    ------
+    InputError
+        Where the tomogram is unknown or not finished.
+    """
+
+    def __init__(self, project: str | os.PathLike, tomogram: str):
+        self.project, self.tomogram = Path(project), tomogram
+        places = [self.project / "config" / "config.yaml", self.project / "config.yaml"]
+        config = next((path for path in places if path.is_file()), None)
+        if config is None:
+            raise InputError(f"{project}: has no config/config.yaml. Name the project's folder.")
+        settings = load_config(
+            yaml.safe_load(config.read_text(encoding="utf-8")) or {}, str(config)
+        )
+        samples = read_samples(settings["tomograms"], self.project)
+        if tomogram not in samples:
+            raise InputError(f"{tomogram}: not in the sample sheet; it knows {', '.join(samples)}.")
+        self.examples = self.project / settings["examples"]
+        folder = self.project / "results" / tomogram
+        if not (folder / "instances.csv").is_file():
+            raise InputError(f"{folder}: instances.csv is missing. Run the workflow first.")
+        self.density = read_volume(self.project / samples[tomogram].path)
+        self.labels = np.asarray(read_volume(folder / "labels.mrc").data).astype(np.int32)
+        probability = folder / "probability.mrc"
+        self.probability = read_volume(probability).data if probability.is_file() else None
+        self.table = pd.read_csv(folder / "instances.csv", keep_default_na=False)
+        self.name = ""
+
+    def colours(self) -> dict[int | None, np.ndarray]:
+        """Return the colour (RGBA, 0-1) of each instance's class."""
+        from tomocensus.report.colours import class_colours
+
+        colours = class_colours(self.table["class"])
+        found: dict[int | None, np.ndarray] = {None: np.array([0.5, 0.5, 0.5, 1.0])}
+        for number, name in zip(self.table["instance"], self.table["class"], strict=True):
+            found[int(number)] = np.append(np.array(colours[name]) / 255, 1.0)
+        return found
+
+    def name_at(self, position) -> str:
+        """Name the instance at z, y, x (voxels) by :attr:`name`; return what was done in words."""
+        z, y, x = (round(float(part)) for part in position)
+        inside = all(0 <= at < n for at, n in zip((z, y, x), self.labels.shape, strict=True))
+        number = int(self.labels[z, y, x]) if inside else 0
+        if not number:
+            return "no instance here"
+        if not self.name.strip():
+            return f"instance {number}: type a class first"
+        row = {"tomogram": self.tomogram, "x": x, "y": y, "z": z, "class": self.name.strip()}
+        append_example(self.examples, row)
+        return f"instance {number} named {row['class']} in {self.examples}"
+
+    def describe(self, position) -> str:
+        """Return class and confidence of what lies at z, y, x (voxels), for the status bar."""
+        index = tuple(round(float(part)) for part in position)
+        if not all(0 <= at < n for at, n in zip(index, self.labels.shape, strict=True)):
+            return ""
+        rows = self.table[self.table["instance"] == self.labels[index]]
+        if not len(rows):
+            return ""
+        row = rows.iloc[0]
+        return f"#{row['instance']} {row['class']} ({float(row['confidence']):.2f})"
+
+
+def add_layers(viewer, review: Review) -> None:
+    """Add the layers and the double click to a napari viewer (or its model, off screen).
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or napari.components.ViewerModel
+        Where.
+    review : Review
+        What.
+    """
+    from napari.utils import DirectLabelColormap
+
+    low, high = np.percentile(
+        np.asarray(review.density.data[:: review.labels.shape[0] // 8 + 1]), (1, 99)
+    )
+    viewer.add_image(
+        review.density.data, name=review.tomogram, contrast_limits=(float(low), float(high))
+    )
+    if review.probability is not None:
+        viewer.add_image(
+            review.probability,
+            name="probability",
+            colormap="magma",
+            opacity=0.5,
+            visible=False,
+            contrast_limits=(0, 100),
+        )
+    layer = viewer.add_labels(
+        review.labels,
+        name="instances",
+        opacity=0.4,
+        colormap=DirectLabelColormap(color_dict=review.colours()),
+    )
+    layer.editable = False
+
+    def clicked(source, event):
+        viewer.status = review.name_at(source.world_to_data(event.position))
+
+    layer.mouse_double_click_callbacks.append(clicked)
+    viewer.dims.set_current_step(0, review.labels.shape[0] // 2)
+
+
+def main() -> None:
+    """Open the viewer."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("project")
+    options.add_argument("tomogram")
+    arguments = options.parse_args()
+    try:
+        import napari
+        from magicgui.widgets import ComboBox, Container, LineEdit
+    except ImportError as error:
+        raise SystemExit('napari is missing. Install it: pip install "napari[all]"') from error
+    try:
+        review = Review(arguments.project, arguments.tomogram)
+    except InputError as error:
+        raise SystemExit(f"ERROR: {error}") from error
+    viewer = napari.Viewer(title=f"TomoCensus {arguments.tomogram}")
+    add_layers(viewer, review)
+    name = LineEdit(label="class")
+    known = ComboBox(label="known", choices=sorted(set(review.table["class"])))
+    name.changed.connect(lambda text: setattr(review, "name", text))
+    known.changed.connect(lambda text: setattr(name, "value", text))
+    viewer.window.add_dock_widget(Container(widgets=[known, name]), name="Name by double click")
+    napari.run()
+
+
+if __name__ == "__main__":
+    main()

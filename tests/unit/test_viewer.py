@@ -1,0 +1,86 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tomocensus.classify import look_up_examples, read_examples
+from tomocensus.errors import InputError
+from tomocensus.io import write_labels, write_mrc
+from tomocensus.viewer import Review, add_layers, append_example
+from tomocensus.volume import Volume
+
+
+@pytest.fixture
+def project(tmp_path):
+    labels = np.zeros((8, 20, 30), np.int32)
+    labels[2:5, 5:10, 5:10] = 1
+    labels[4:7, 12:18, 20:28] = 2
+    data = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
+    write_mrc(tmp_path / "a.mrc", Volume(data, 10.0))
+    folder = tmp_path / "results" / "a"
+    folder.mkdir(parents=True)
+    write_labels(folder / "labels.mrc", Volume(labels, 10.0))
+    write_mrc(folder / "probability.mrc", Volume((labels > 0).astype(np.int8) * 100, 10.0))
+    table = {"instance": [1, 2], "class": ["vesicle", "unknown"], "confidence": [0.9, 0.3]}
+    pd.DataFrame(table).to_csv(folder / "instances.csv", index=False)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text("tomograms: config/tomograms.tsv\n")
+    (tmp_path / "config" / "tomograms.tsv").write_text("tomogram\tpath\na\ta.mrc\n")
+    return tmp_path
+
+
+def test_a_named_click_becomes_an_example_of_that_instance(project):
+    review = Review(project, "a")
+    assert "type a class" in review.name_at((5.2, 14, 22))
+    assert not review.examples.exists()
+    review.name = "ribosome"
+    assert "instance 2 named ribosome" in review.name_at((5.2, 14, 22))
+    assert review.name_at((0, 0, 0)) == "no instance here"
+    assert review.name_at((99, 0, 0)) == "no instance here"
+    places = {"a": {"voxel_size": 10.0, "origin": [0, 0, 0], "nstart": [0, 0, 0]}}
+    named, problems = look_up_examples(read_examples(review.examples), {"a": review.labels}, places)
+    assert named.to_numpy().tolist() == [["a", 2, "ribosome"]]
+    assert problems == []
+
+
+def test_rows_follow_the_order_and_separator_of_the_file(tmp_path):
+    path = tmp_path / "examples.csv"
+    path.write_text("class,tomogram,x,y,z,note\nb,t,1,1,1,mine")
+    append_example(path, {"tomogram": "t", "x": 3, "y": 4, "z": 5, "class": "c"})
+    assert path.read_text() == "class,tomogram,x,y,z,note\nb,t,1,1,1,mine\nc,t,3,4,5,\n"
+
+
+def test_a_file_without_the_columns_is_left_alone(tmp_path):
+    path = tmp_path / "examples.csv"
+    path.write_text("class,tomogram\n")
+    with pytest.raises(InputError, match="column x"):
+        append_example(path, {"class": "c"})
+    assert path.read_text() == "class,tomogram\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "reason"),
+    [("b", None, "not in the sample sheet"), ("a", "instances.csv", "Run the workflow")],
+)
+def test_what_cannot_be_opened_is_told(project, name, spoil, reason):
+    if spoil:
+        (project / "results" / "a" / spoil).unlink()
+    with pytest.raises(InputError, match=reason):
+        Review(project, name)
+
+
+def test_layers_and_double_click_off_screen(project):
+    components = pytest.importorskip("napari.components", reason="napari is not installed")
+    viewer, review = components.ViewerModel(), Review(project, "a")
+    add_layers(viewer, review)
+    assert [layer.name for layer in viewer.layers] == ["a", "probability", "instances"]
+    layer = viewer.layers["instances"]
+    colours = [layer.get_color(number) for number in (1, 2)]
+    assert not np.allclose(colours[0], colours[1])
+    review.name = "vesicle"
+    (click,) = layer.mouse_double_click_callbacks
+    click(layer, SimpleNamespace(position=(3, 7, 7)))
+    assert "instance 1 named vesicle" in viewer.status
+    assert review.examples.read_text().splitlines()[1] == "a\t7\t7\t3\tvesicle"
+    assert review.describe((3, 7, 7)) == "#1 vesicle (0.90)"

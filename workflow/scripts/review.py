@@ -1,0 +1,62 @@
+"""List the instances that are most worth naming next, with a small picture of each."""
+
+import json
+from pathlib import Path
+
+import _stage
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from tomocensus.atomic import write_json, write_table
+from tomocensus.classify import Embeddings, rank_for_review
+from tomocensus.io import read_volume
+from tomocensus.report import inner_point, thumbnail
+from tomocensus.samples import read_samples
+
+
+def described(name, sample, part):
+    """Return rows and pictures of the listed instances of one tomogram."""
+    folder = Path("results", name)
+    facts = _stage.inspected(folder / "input.json")
+    tomogram = _stage.open_tomogram(sample.path, facts)
+    labels = np.asarray(read_volume(folder / "labels.mrc").data).astype(np.int32)
+    boxes = ndimage.find_objects(labels)
+    for row in part.itertuples():
+        box = boxes[row.instance - 1]
+        point = inner_point(labels, row.instance, box)
+        extent = max(side.stop - side.start for side in box[1:])
+        image = thumbnail(tomogram, labels, row.instance, point, extent)
+        yield row.Index, dict(zip("xyz", point, strict=True)), image
+
+
+def main(arguments):
+    """Rank, look up, draw and write."""
+    samples = read_samples(arguments.sheet)
+    folders = {name: Path("results", name) for name in sorted(samples)}
+    classes = {
+        name: pd.read_csv(folder / "classes.csv", keep_default_na=False)
+        for name, folder in folders.items()
+    }
+    known = {name: Embeddings.load(folder / "embeddings.npz") for name, folder in folders.items()}
+    table = rank_for_review(known, classes, arguments.count)
+    images, places = {}, {}
+    for name, part in table.groupby("tomogram"):
+        for index, place, image in described(name, samples[name], part):
+            places[index], images[index] = place, image
+    found = pd.DataFrame([places[index] for index in table.index], columns=["x", "y", "z"])
+    table = pd.concat([table, found], axis=1)
+    write_table(arguments.table, table)
+    rows = json.loads(table.to_json(orient="records"))
+    write_json(
+        arguments.pictures,
+        [{**row, "image": images[index]} for index, row in zip(table.index, rows, strict=True)],
+    )
+
+
+options = _stage.parser(__doc__)
+options.add_argument("--sheet", required=True)
+options.add_argument("--count", type=int, default=24)
+options.add_argument("--table", required=True)
+options.add_argument("--pictures", required=True)
+_stage.run(options, main)
