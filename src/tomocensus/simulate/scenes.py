@@ -6,32 +6,43 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
-# Å: ranges of the radii, and how many objects in 1000 nm x 1000 nm x 200 nm of cell.
+from tomocensus.simulate import matter, shapes
+
+# Å: ranges of the radii (half thickness of sheets), and how many objects in 1000 nm x 1000 nm x
+# 200 nm of cell. The large come first: they need the room.
 KINDS = {
-    "nuclear_envelope": ((130, 200), 1.5),
-    "plasma_membrane": ((24, 30), 2),
-    "golgi": ((250, 550), 3),
-    "autophagosome": ((700, 1500), 2),
-    "mitochondrion": ((450, 750), 12),
-    "vesicle": ((220, 600), 60),
-    "virus_like_particle": ((480, 620), 14),
-    "dense_body": ((250, 500), 20),
-    "lipid_droplet": ((350, 800), 6),
-    "er": ((150, 260), 14),
+    "plasma_membrane": ((30, 36), 0.5),
+    "nuclear_envelope": ((140, 260), 0.5),
+    "mitochondrion": ((380, 850), 8),
+    "golgi": ((700, 1800), 2),
+    "autophagosome": ((450, 1100), 3),
+    "lipid_droplet": ((300, 1100), 5),
+    "er": ((110, 260), 14),
+    "vesicle": ((150, 650), 70),
+    "virus_like_particle": ((420, 640), 14),
+    "dense_body": ((180, 600), 20),
     "microtubule": ((125, 125), 10),
-    "actin": ((35, 40), 20),
-    "ribosome": ((125, 140), 220),
-    "particle": ((45, 90), 150),
-    "gold": ((25, 60), 4),
+    "actin": ((32, 40), 16),
+    "gold": ((40, 75), 3),
+    "ribosome": ((125, 140), 260),
+    "particle": ((45, 130), 350),
 }
-SHEETS = ("nuclear_envelope", "plasma_membrane")
-BENT = ("mitochondrion", "er", "microtubule", "actin")
-# Share of objects with an inner one, of ribosomes on membranes, of ER that is a flat cisterna.
-NESTED, BOUND, FLAT_ER = 0.12, 0.25, 0.4
-BILAYER = 45.0  # Å, thickness
+ONCE = ("plasma_membrane", "nuclear_envelope")  # at most one in a field
+COMPACT = ("vesicle", "virus_like_particle", "dense_body", "lipid_droplet", "autophagosome")
+SOFT = (*COMPACT, "mitochondrion", "er", "golgi")  # give way where they meet another
+WAVINESS = {
+    "mitochondrion": 0.05,
+    "vesicle": 0.04,
+    "er": 0.06,
+    "dense_body": 0.1,
+    "autophagosome": 0.05,
+    "lipid_droplet": 0.015,
+    "virus_like_particle": 0.02,
+    "nuclear_envelope": 0.08,
+}
 FIELD = 1e4 * 1e4 * 2e3  # Å^3, the volume that the numbers in KINDS are for
+SMALLEST = 8  # voxels of an object
 
 
 @dataclass
@@ -42,6 +53,9 @@ class Scene:
     labels: np.ndarray
     membrane: np.ndarray
     classes: dict[int, str] = field(default_factory=dict)
+    surfaces: dict[int, tuple] = field(default_factory=dict, repr=False)
+    hosts: list = field(default_factory=list, repr=False)
+    texture: np.ndarray | None = field(default=None, repr=False)
 
 
 def draw_scene(
@@ -52,7 +66,7 @@ def draw_scene(
     touching: float = 0.3,
     largest: float = 0.1,
     attempts: int = 12,
-    look_first: bool = False,
+    lamella: tuple[float, float, float] | None = None,
 ) -> Scene:
     """Place objects until each kind's number is reached or there is no room.
 
@@ -72,324 +86,331 @@ def draw_scene(
         Share of the volume that one object may fill.
     attempts : int
         Places tried for one object.
-    look_first : bool
-        Drop a place whose axis or reach meets another object before the shape is drawn, which
-        is where the time goes in crowded scenes.
+    lamella : tuple of float, optional
+        Thickness as a share of the field's depth, and rise along y and x (voxels per voxel): all
+        outside the slab is cut off and empty.
 
     Returns
     -------
     Scene
-        Density is positive where matter is (about 1 for protein); labels are solid.
+        Density is positive where matter is (about 1 for protein); labels are solid: an object is
+        its membrane and all within, but what lies within and is an object of its own has its own
+        label.
     """
-    scene = Scene(np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, bool), {})
+    scene = Scene(np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, bool))
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), 1, truncate=2.5)
+    scene.texture = noise / noise.std()
     volume = np.prod(shape) * voxel_size**3 / FIELD
-    room = {"touching": touching, "largest": largest, "look_first": look_first}
     for kind, (radii, count) in KINDS.items():
         expected = count * volume * (abundance or {}).get(kind, 1.0)
         number = int(expected) + (rng.random() < expected % 1)
+        if kind in ONCE:
+            number = int(rng.random() < min(expected, 0.35))
         for _ in range(number):
+            # Small ones are common.
+            radius = radii[0] * (radii[1] / radii[0]) ** rng.random()
             for _ in range(attempts):
-                if _place(rng, scene, kind, rng.uniform(*radii), voxel_size, **room):
+                if _place(rng, scene, kind, radius, voxel_size, touching, largest):
                     break
-    for number in [n for n, kind in scene.classes.items() if kind == "vesicle"]:
-        if rng.random() < NESTED:
-            _nest(rng, scene, number, voxel_size)
     _crowd(rng, scene, voxel_size)
+    if lamella:
+        _cut(scene, rng, *lamella)
     return scene
 
 
-def _place(
-    rng, scene, kind, radius, voxel_size, touching=0.0, largest=1.0, look_first=False, inside_of=0
-) -> bool:
-    """Try to place one object; False where there is no room.
-
-    `inside_of` is the object whose voxels it may take: 0 for free space.
-    """
+def _place(rng, scene, kind, radius, voxel_size, touching, largest) -> bool:
+    """Try to place one object; False where there is no room."""
     shape = np.array(scene.labels.shape)
     r = radius / voxel_size
-    centre = rng.uniform(-0.02, 1.02, 3) * shape
-    if inside_of:
-        centre = np.argwhere(scene.labels == inside_of).mean(axis=0) + rng.normal(size=3) * r / 4
-    elif kind in ("vesicle", "virus_like_particle", "dense_body") and rng.random() < touching:
-        centre = _beside(rng, scene, r, centre)
-    elif kind == "ribosome" and rng.random() < BOUND:
-        centre = _bound(rng, scene, r, centre)
-    flat = kind in (*SHEETS, "golgi") or (kind == "er" and rng.random() < FLAT_ER)
-    if flat:
-        distance, height, box = _flat_distance(rng, kind, centre, r, scene.labels, voxel_size)
-    else:
-        path = _path(rng, kind, centre, r, shape)
-        if look_first and not inside_of and _meets(rng, path, 0.75 * r, scene.labels):
+    centre, host = _choose_centre(rng, scene, kind, r, voxel_size, touching)
+    body, levels = _body(rng, kind, centre, r, voxel_size, shape)
+    if host is None and _meets(body, 0.6 * r, scene.labels):
+        return False
+    sampled = shapes.sample(body, shape, rng, 130 / voxel_size + 2)
+    if sampled is None:
+        return False
+    box, step, coarse = sampled
+    labels = scene.labels[box]
+    if host is None and step > 1:
+        hits = _overlap(coarse <= 0, labels[::step, ::step, ::step])
+        if hits > (0.2 if kind in SOFT else 0.02):
             return False
-        distance, box = _distance(path, r, scene.labels.shape, _squash(rng, kind), rng, kind)
-        height = None
-    if distance is None:
-        return False
+    distance = shapes.refine(coarse, step, labels.shape)
     inside = distance <= 0
-    most = 0.3 if flat else largest
-    if (
-        not 8 <= np.count_nonzero(inside) <= most * scene.labels.size
-        or (scene.labels[box][inside] != inside_of).any()
-    ):
+    if not SMALLEST <= np.count_nonzero(inside) <= largest * scene.labels.size:
         return False
-    number = len(scene.classes) + 1
-    scene.classes[number] = kind
-    scene.labels[box][inside] = number
-    height = None if height is None else height * voxel_size
-    _fill(rng, scene, kind, box, inside, distance * voxel_size, voxel_size, height)
+    if host is not None:
+        # The host's membrane must stay whole around it.
+        room = (labels == host) & ~scene.membrane[box]
+        if not room[distance <= 1.5].all():
+            return False
+    elif (labels[inside] > 0).any():
+        distance = _give_way(kind, distance, labels)
+        if distance is None:
+            return False
+    _write(rng, scene, kind, box, distance, body, levels, voxel_size, radius)
     return True
 
 
-def _nest(rng, scene, number, voxel_size) -> None:
-    """Put a vesicle into an object that has room for one."""
-    room = np.cbrt(np.count_nonzero(scene.labels == number) * 3 / 4 / np.pi) * voxel_size
-    if room > 300:
-        radius = rng.uniform(0.35, 0.65) * room
-        _place(rng, scene, "vesicle", radius, voxel_size, inside_of=number)
+def _overlap(inside, labels) -> float:
+    """Return the share of a coarsely sampled object that is taken."""
+    part = tuple(slice(0, size) for size in labels.shape)
+    inside = inside[part]
+    return np.count_nonzero(labels[inside]) / max(np.count_nonzero(inside), 1)
 
 
-def _bound(rng, scene, r, centre):
-    """Return a centre on the outside of some ER or nuclear envelope."""
-    known = [n for n, kind in scene.classes.items() if kind in ("er", "nuclear_envelope")]
-    if not known:
-        return centre
-    points = np.argwhere(scene.labels == rng.choice(known))
-    place = points[rng.integers(len(points))].astype(float)
-    direction = rng.normal(size=3)
-    direction /= np.linalg.norm(direction)
-    shape = np.array(scene.labels.shape)
-    while ((place >= 0) & (place < shape)).all() and scene.labels[tuple(place.astype(int))]:
-        place = place + direction
-    return place + direction * (r + 0.5)
+def _give_way(kind, distance, labels):
+    """Flatten an object against those it overlaps a little; None where that is no small change."""
+    taken = labels > 0
+    inside = distance <= 0
+    share = np.count_nonzero(taken & inside) / np.count_nonzero(inside)
+    if kind not in SOFT or share > 0.2 or distance.size > 3e6:
+        return None
+    gap = ndimage.distance_transform_edt(~taken).astype(np.float32)
+    distance = np.maximum(distance, 0.6 - gap)
+    parts, count = ndimage.label(distance <= 0)
+    if count > 1:
+        sizes = np.bincount(parts.ravel())[1:]
+        if sizes.max() < 0.9 * sizes.sum():
+            return None
+        distance[(parts > 0) & (parts != sizes.argmax() + 1)] = 0.6
+    return distance if (distance <= 0).sum() >= SMALLEST else None
 
 
-def _flat_distance(rng, kind, centre, r, labels, voxel_size):
-    """Return signed distance, height over the middle plane (voxels) and box of a flat object.
-
-    A slab of half thickness `r`, waved; sheets cross the field, the rest are discs with a round
-    rim. The height runs across the layers.
-    """
-    shape = np.array(labels.shape)
-    normal = rng.normal(size=3) * (0.4, 1, 1)
-    normal /= np.linalg.norm(normal)
-    extent = np.inf if kind in SHEETS else rng.uniform(1000, 2500) / voxel_size
-    reach = np.where(np.isfinite(extent), extent + 3, shape.max() * 2)
-    low = np.maximum(np.floor(centre - reach), 0).astype(int)
-    high = np.minimum(np.ceil(centre + reach + 1), shape).astype(int)
-    if (high - low < 2).any():
-        return None, None, None
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    if _crossed(centre, normal, 0.5 * r, extent, labels):
-        return None, None, None
-    grid = np.ogrid[box]
-    offset = [(axis - at).astype(np.float32) for axis, at in zip(grid, centre, strict=True)]
-    height = sum(part * np.float32(n) for part, n in zip(offset, normal, strict=True))
-    away = np.sqrt(np.maximum(sum(part**2 for part in offset) - height**2, 0))
-    waves = _waves(rng, height.shape, rng.uniform(400, 1200) / voxel_size)
-    height = height + waves / (waves.std() + 1e-9) * rng.uniform(0, 250) / voxel_size
-    height = height + rng.normal(0, 0.15) * away**2 / min(3000 / voxel_size, 2 * shape.max())
-    over, beyond = np.abs(height) - r, away - extent + r
-    rim = np.hypot(np.maximum(over + r, 0), np.maximum(beyond, 0)) - r
-    distance = np.where(beyond > 0, rim, over) if np.isfinite(extent) else over
-    return distance.astype(np.float32), height.astype(np.float32), box
-
-
-def _meets(rng, path, reach, labels) -> bool:
-    """Tell whether random points within a reach of the axis lie in an object."""
-    away = rng.normal(size=(8, len(path), 3))
-    away *= reach / np.linalg.norm(away, axis=-1, keepdims=True)
-    points = np.rint(np.concatenate([path[np.newaxis], path + away])).reshape(-1, 3).astype(int)
+def _meets(body, reach, labels) -> bool:
+    """Tell whether the axis of a body, or points beside it, lie in an object."""
+    away = reach * np.array([(0, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)])
+    if body.frame is not None:
+        away = away[:1]
+    points = np.rint(body.axis[:, np.newaxis] + away).reshape(-1, 3).astype(int)
     points = points[((points >= 0) & (points < labels.shape)).all(axis=1)]
-    return bool(labels[tuple(points.T)].any())
+    # A tube in a crowd almost always meets something somewhere: what is soft gives way.
+    return bool(len(points)) and np.count_nonzero(labels[tuple(points.T)]) > 0.15 * len(points)
 
 
-def _beside(rng, scene, r, centre):
-    """Return a centre next to an object that is already there."""
-    known = [n for n, kind in scene.classes.items() if kind in ("vesicle", "virus_like_particle")]
-    if not known:
-        return centre
-    points = np.argwhere(scene.labels == rng.choice(known))
-    middle, extent = points.mean(axis=0), np.cbrt(len(points) * 3 / 4 / np.pi)
-    direction = rng.normal(size=3) * (0.4, 1, 1)
-    return middle + direction / np.linalg.norm(direction) * (extent + r + 0.7)
+def _choose_centre(rng, scene, kind, r, voxel_size, touching):
+    """Return a centre and the number of the object that it is to lie in, or None."""
+    shape = np.array(scene.labels.shape)
+    if kind in ("vesicle", "particle", "ribosome") and scene.hosts and rng.random() < 0.12:
+        number, middle, room = scene.hosts[rng.integers(len(scene.hosts))]
+        way = rng.normal(size=3)
+        free = room - r - 110 / voxel_size
+        if free > 0:
+            return middle + way / np.linalg.norm(way) * free * rng.random() ** 0.4, number
+    kinds = None
+    if kind in COMPACT and rng.random() < touching:
+        kinds, gap = (*COMPACT, "mitochondrion", "er", "golgi"), r + rng.uniform(-0.05, 0.03) * r
+    elif kind == "ribosome" and rng.random() < 0.5:
+        kinds, gap = ("er", "nuclear_envelope"), r + 1.0
+    if kinds:
+        known = [n for n in scene.surfaces if scene.classes[n] in kinds]
+        if known:
+            points, normals = scene.surfaces[known[rng.integers(len(known))]]
+            chosen = rng.integers(len(points))
+            return points[chosen] + normals[chosen] * gap, None
+    centre = rng.uniform(-0.02, 1.02, 3) * shape
+    if kind == "gold" and rng.random() < 0.7:
+        centre[0] = rng.choice([rng.uniform(0, 0.15), rng.uniform(0.85, 1)]) * shape[0]
+    return centre, None
 
 
-def _squash(rng, kind):
-    """Return factors on z, y, x distances: shapes that are not quite round."""
-    strength = {"mitochondrion": 0.15, "vesicle": 0.12, "dense_body": 0.15, "autophagosome": 0.2}
-    strength = strength.get(kind, 0.03)
-    return 1 + rng.uniform(-strength, strength, 3)
-
-
-def _crossed(centre, normal, half, extent, labels, stride=5) -> bool:
-    """Tell whether some object lies in the plane of a flat one, on a coarse grid."""
-    axes = [np.arange(0, n, stride) - at for n, at in zip(labels.shape, centre, strict=True)]
-    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
-    height = normal[0] * z + normal[1] * y + normal[2] * x
-    near = z**2 + y**2 + x**2 < (0.8 * extent) ** 2
-    taken = labels[::stride, ::stride, ::stride] > 0
-    return bool((taken & near & (np.abs(height) < max(half, stride / 2))).any())
-
-
-def _path(rng, kind, centre, r, shape):
-    """Return the points ``(n, 3)`` of the object's axis."""
-    if kind == "particle":
-        return centre + rng.normal(size=(rng.integers(2, 6), 3)) * r * 0.8
-    if kind not in BENT:
-        return centre[np.newaxis]
-    lengths = {
-        "mitochondrion": rng.uniform(0.3, 3.0) * r,
-        "er": rng.uniform(6, 16) * r,
-        "actin": rng.uniform(30, 90) * r,
-    }
-    path = _walk(rng, kind, centre, lengths.get(kind, 2.0 * shape.max()), r)
-    if kind == "er":
-        for _ in range(rng.integers(0, 3)):
-            joint = path[rng.integers(len(path))]
-            branch = _walk(rng, kind, joint, lengths["er"], r)
-            path = np.concatenate([path, branch[len(branch) // 2 :]])
-    return path
-
-
-def _walk(rng, kind, centre, length, r):
-    """Return the points of a bent line through a centre."""
-    bend = {"mitochondrion": 0.15, "er": 0.25, "microtubule": 0.01, "actin": 0.01}[kind]
-    step = max(1.0, r / 4 if kind in ("mitochondrion", "er") else r / 2)
-    direction = rng.normal(size=3) * (0.25, 1, 1)
-    direction /= np.linalg.norm(direction)
-    turn = np.cross(direction, rng.normal(size=3))
-    halves = []
-    for sign in (-1, 1):
-        heading, points = sign * direction, [centre]
-        for _ in range(int(length / 2 / step)):
-            heading = (
-                heading
-                + bend * turn * step / r * 0.3
-                + bend * rng.normal(size=3) * 0.2 * np.sqrt(step / r)
-            )
-            heading /= np.linalg.norm(heading)
-            points.append(points[-1] + heading * step)
-        halves.append(np.array(points))
-    return np.concatenate([halves[0][:0:-1], halves[1]])
-
-
-def _distance(path, r, shape, squash, rng, kind):
-    """Return the signed distance to the surface in voxels in the object's box."""
-    low = np.maximum(np.floor(path.min(axis=0) - 1.3 * r - 2), 0).astype(int)
-    high = np.minimum(np.ceil(path.max(axis=0) + 1.3 * r + 3), shape).astype(int)
-    if (high - low < 2).any():
-        return None, None
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    grid = np.indices(high - low).reshape(3, -1).T + low
-    if len(path) == 1:
-        far = np.linalg.norm((grid - path[0]) * squash, axis=1) - r
-    else:
-        # Nothing is drawn farther out; a bound makes the search many times faster.
-        far, nearest = cKDTree(path).query(grid, distance_upper_bound=1.5 * r + 4)
-        far -= np.append(r * _girth(rng, kind, len(path)), r)[nearest]
-    distance = far.reshape(tuple(high - low)).astype(np.float32)
-    if kind in ("mitochondrion", "vesicle", "er", "dense_body", "autophagosome"):
-        waves = _waves(rng, distance.shape, max(r / 2, 1))
-        distance += waves / (waves.std() + 1e-9) * 0.05 * r
-    return distance, box
-
-
-def _girth(rng, kind, count):
-    """Return factors on the radius along a path: constrictions and swellings."""
-    if kind not in ("mitochondrion", "er"):
-        return np.ones(count)
-    waves = ndimage.gaussian_filter1d(rng.normal(size=count + 20), 5, mode="wrap")[:count]
-    return np.clip(1 + 0.25 * waves / (waves.std() + 1e-9) * rng.random(), 0.6, 1.25)
-
-
-def _waves(rng, shape, sigma):
-    """Return smooth noise of a correlation length in voxels."""
-    coarse = int(sigma // 5) if sigma >= 20 else 1
-    if coarse == 1:
-        return ndimage.gaussian_filter(rng.normal(size=shape), sigma)
-    # Wide kernels cost seconds per object at small voxel sizes; the noise needs no such detail.
-    small = [-(-n // coarse) + 1 for n in shape]
-    noise = ndimage.gaussian_filter(rng.normal(size=small), sigma / coarse)
-    return ndimage.affine_transform(noise, np.full(3, 1 / coarse), output_shape=shape, order=1)
-
-
-def _layer(depth, at, width):
-    """Return a soft layer at a depth (Å, negative inside)."""
-    return np.exp(-(((depth - at) / width) ** 2)).astype(np.float32)
-
-
-def _bilayer(depth, at, voxel_size):
-    """Return two dense leaflets around a depth."""
-    width = max(12.0, 0.5 * voxel_size)
-    return 0.9 * (_layer(depth, at - 20, width) + _layer(depth, at + 20, width))
-
-
-def _fill(rng, scene, kind, box, inside, depth, voxel_size, height=None):
-    """Write density and membrane of one object; depth in Å is negative inside."""
-    density = np.zeros(depth.shape, np.float32)
-    membrane = np.zeros(depth.shape, bool)
-    noise = ndimage.gaussian_filter(rng.normal(size=depth.shape).astype(np.float32), 1)
-    noise /= noise.std() + 1e-9
-    enclosed = ("vesicle", "mitochondrion", "er", "virus_like_particle", "autophagosome")
-    if kind in (*enclosed, "nuclear_envelope"):
-        density += _bilayer(depth, -BILAYER / 2, voxel_size)
-        membrane |= (depth <= 0) & (depth > -BILAYER - voxel_size / 2)
+def _body(rng, kind, centre, r, voxel_size, shape):
+    """Return the body of an object, and the cisternae where it is a stack of them."""
+    reach = 130 / voxel_size + 2
+    wavy = WAVINESS.get(kind, 0.0) * rng.uniform(0.3, 1.6)
+    if kind == "mitochondrion":
+        return _mitochondrion(rng, centre, r, reach, wavy), None
     if kind == "vesicle":
-        if rng.random() < 0.4:
-            density += np.where(depth < -60, rng.uniform(0.1, 0.5) + 0.15 * noise, 0)
-        if rng.random() < 0.2:  # a protein coat
-            coat = _layer(depth, 70, 45) * rng.uniform(0.3, 0.7) * (1 + 0.5 * noise)
-            density = np.maximum(density, np.where(depth > 0, coat, density))
-            inside = inside | ((depth < 120) & (scene.labels[box] == 0))
-    elif kind == "er":
-        density += np.where(depth < -60, 0.15, 0)
-    elif kind == "virus_like_particle":
-        density += 0.8 * _layer(depth, -130, 40)
-    elif kind == "dense_body":
-        density += np.where(depth < 0, rng.uniform(0.4, 0.9) + 0.1 * noise, 0)
-    elif kind == "lipid_droplet":
-        density += np.where(depth < 0, rng.uniform(0.1, 0.4), 0) + 0.5 * _layer(depth, -15, 20)
-    elif kind == "ribosome":
-        density += np.where(depth < 0, 1.3 + 0.3 * noise, 0)
-    elif kind in ("actin", "particle"):
-        density += np.where(depth < 0, rng.uniform(0.7, 1.2) + 0.2 * noise, 0)
-    elif kind == "gold":
-        density += np.where(depth < 0, 12, 0)
-    elif kind == "microtubule":
-        density += 1.0 * _layer(depth, -25, 25)
-    elif kind == "plasma_membrane":
-        density += _bilayer(height, 0, voxel_size) * (depth < voxel_size)
-        membrane |= depth <= 0
-    elif kind == "golgi":
-        _cisternae(rng, density, membrane, depth, height, voxel_size)
-    elif kind == "autophagosome":
-        gap = -BILAYER / 2 - rng.uniform(150, 300)
-        density += _bilayer(depth, gap, voxel_size)
-        membrane |= (np.abs(depth - gap) < BILAYER / 2 + voxel_size / 2) & (depth < 0)
-        density += np.where(depth < gap - 60, 0.3 + 0.25 * noise, 0)
-    elif kind == "mitochondrion":
-        density += _bilayer(depth, -BILAYER / 2 - 180, voxel_size)
-        cristae = np.sin(ndimage.gaussian_filter(rng.normal(size=depth.shape), 6) * 90)
-        sheet = np.exp(-((cristae / 0.35) ** 2)).astype(np.float32)
-        density += np.where(depth < -250, 0.35 + 0.1 * noise + 0.8 * sheet, 0)
-        membrane |= (np.abs(depth + BILAYER / 2 + 180) < BILAYER / 2 + voxel_size / 2) & (depth < 0)
-    reach = inside | (depth < voxel_size)
-    scene.density[box][reach] = np.maximum(scene.density[box], density)[reach]
-    scene.membrane[box] |= membrane & inside
+        return _vesicle(rng, centre, r, reach, wavy), None
+    if kind == "er" and rng.random() < 0.6:
+        points = shapes.branched(
+            rng, centre, rng.uniform(6, 20) * r, 0.5 * r, rng.uniform(0.3, 2.0), rng.integers(4)
+        )
+        thick = r * (1 + 0.12 * np.cumsum(rng.normal(size=len(points))) / np.sqrt(len(points)))
+        return shapes.balls(points, np.maximum(thick, 0.6 * r), reach, waviness=wavy), None
+    if kind == "er":
+        extent = rng.uniform(4, 12) * r
+        surface = shapes.sheet(rng, centre, extent, rng.uniform(0.05, 0.5), 0.6)
+        return shapes.slab(surface, 0.8 * r, extent, shape, (), wavy), None
+    if kind == "golgi":
+        return _golgi(rng, centre, r, voxel_size, shape)
+    if kind in ONCE:
+        surface = shapes.sheet(rng, centre, 1.5 * shape.max(), rng.uniform(0.02, 0.25), 0.25)
+        holes = ()
+        if kind == "nuclear_envelope":
+            places = rng.uniform(-1, 1, (rng.integers(6), 2)) * shape.max() / 2
+            holes = [(u, v, rng.uniform(380, 480) / voxel_size) for u, v in places]
+        half = max(r, 1.0)
+        return shapes.slab(surface, half, np.inf, shape, holes, wavy), None
+    if kind in ("microtubule", "actin"):
+        bend = rng.uniform(0, 0.3) if kind == "microtubule" else rng.uniform(0, 1.2)
+        length = (2.0 if kind == "microtubule" else rng.uniform(0.2, 1.2)) * shape.max()
+        # Thin ones must not fall between voxels.
+        radius = max(r, 1.1)
+        points = shapes.path(rng, centre, length, max(0.3 * radius, 0.5), bend)
+        near = ((points > -2 * radius) & (points < shape + 2 * radius)).all(axis=1)
+        points = points[near] if near.any() else centre[np.newaxis]
+        return shapes.balls(points, radius, reach), None
+    if kind == "ribosome":
+        way = rng.normal(size=3)
+        way /= np.linalg.norm(way)
+        halves = np.array([centre - 0.18 * r * way, centre + 0.5 * r * way])
+        return shapes.balls(halves, np.array([0.85, 0.62]) * r, reach), None
+    if kind == "particle":
+        return _particle(rng, centre, r, reach), None
+    strength = {"dense_body": 0.35, "autophagosome": 0.2}.get(kind, 0.05)
+    squash = 1 + rng.uniform(-strength, strength, 3)
+    return shapes.balls(centre, r, reach, squash, wavy), None
 
 
-def _cisternae(rng, density, membrane, depth, height, voxel_size):
-    """Draw a stack of flattened cisternae, one instance together."""
-    period = rng.uniform(180, 260)
-    phase = np.mod(height, period)
-    for at in (0.2 * period, 0.2 * period + rng.uniform(70, 110)):
-        density += np.where(depth < 0, _bilayer(phase, at, voxel_size), 0)
-        membrane |= (np.abs(phase - at) < BILAYER / 2 + voxel_size / 4) & (depth <= 0)
+def _mitochondrion(rng, centre, r, reach, wavy):
+    """Return a rod: straight or bent, even, swollen or constricted."""
+    points = shapes.path(
+        rng, centre, r * rng.uniform(0.2, 4.5), 0.35 * r, rng.uniform(0, 2.2) * rng.random()
+    )
+    along = np.linspace(0, 1, len(points))
+    thick = 1 + rng.uniform(0, 0.2) * np.sin(
+        2 * np.pi * (rng.uniform(0.5, 2) * along + rng.random())
+    )
+    if rng.random() < 0.3:
+        dip = np.exp(-(((along - rng.uniform(0.3, 0.7)) * len(points) * 0.35) ** 2))
+        thick *= 1 - rng.uniform(0.25, 0.6) * dip
+    return shapes.balls(points, thick * r, reach, 1 + rng.uniform(-0.12, 0.12, 3), wavy)
+
+
+def _vesicle(rng, centre, r, reach, wavy):
+    """Return a vesicle: round, long, squashed, or with a bud on a neck."""
+    squash = 1 + rng.uniform(-0.15, 0.15, 3)
+    form = rng.random()
+    if form < 0.15:
+        points = shapes.path(rng, centre, r * rng.uniform(0.8, 4), 0.3 * r, rng.uniform(0, 1.5))
+        return shapes.balls(points, 0.75 * r, reach, squash, wavy)
+    if form < 0.27:
+        way = rng.normal(size=3) * (0.5, 1, 1)
+        way /= np.linalg.norm(way)
+        bud, neck = r * rng.uniform(0.35, 0.8), r * rng.uniform(0.2, 0.35)
+        reach_out = r + bud + rng.uniform(-0.1, 0.4) * r
+        stalk = np.linspace(0.6 * r, reach_out - 0.5 * bud, 6)
+        points = np.vstack([centre, centre + way * reach_out, centre + stalk[:, None] * way])
+        return shapes.balls(points, np.r_[r, bud, np.full(6, neck)], reach, squash, wavy)
+    if form < 0.35:
+        squash = 1 + rng.uniform(-0.4, 0.6, 3)
+    return shapes.balls(centre, r, reach, squash, wavy)
+
+
+def _golgi(rng, centre, r, voxel_size, shape):
+    """Return the hull of a stack, and its cisternae as (w, half thickness, radius) in Å."""
+    count = rng.integers(3, 7)
+    half = rng.uniform(75, 120, count)
+    gap = rng.uniform(70, 160)
+    at = np.concatenate([[0], np.cumsum(half[:-1] + half[1:] + gap)])
+    at -= (at[0] - half[0] + at[-1] + half[-1]) / 2
+    extent = r * voxel_size * (0.8 + 0.4 * rng.random(count)) / 1.2
+    hull = (np.abs(at) + half).max() / voxel_size
+    surface = shapes.sheet(rng, centre, r, rng.uniform(0.05, 0.5), 0.4)
+    body = shapes.slab(surface, hull, r + hull, shape)
+    body.radius = float(half.min() / voxel_size * 3)
+    return body, list(zip(at, half, extent, strict=True))
+
+
+def _particle(rng, centre, r, reach):
+    """Return a macromolecule: blob, rod, ring, or a cluster of domains."""
+    form = rng.integers(4)
+    way, side = rng.normal(size=(2, 3))
+    way /= np.linalg.norm(way)
+    side = np.cross(way, side)
+    side /= np.linalg.norm(side)
+    if form == 0:
+        return shapes.balls(centre, 0.8 * r, reach, 1 + rng.uniform(-0.4, 0.4, 3))
+    if form == 1:
+        along = np.linspace(-1, 1, 7)[:, np.newaxis] * 1.3 * r
+        return shapes.balls(centre + along * way, 0.5 * r, reach)
+    if form == 2:
+        turn = np.linspace(0, 2 * np.pi, 10)[:, np.newaxis]
+        ring = 0.65 * r * (np.cos(turn) * side + np.sin(turn) * np.cross(way, side))
+        return shapes.balls(centre + ring, 0.4 * r, reach)
+    domains = rng.normal(size=(rng.integers(2, 6), 3)).cumsum(axis=0)
+    domains -= domains.mean(axis=0)
+    domains *= 0.6 * r / (np.linalg.norm(domains, axis=1).max() + 1e-9)
+    return shapes.balls(centre + domains, rng.uniform(0.4, 0.6, len(domains)) * r, reach)
+
+
+def _write(rng, scene, kind, box, distance, body, levels, voxel_size, radius):
+    """Write labels, density and membrane of one object."""
+    number = len(scene.classes) + 1
+    scene.classes[number] = kind
+    where = np.flatnonzero(distance < 130 / voxel_size)
+    depth = distance.ravel()[where]
+    at = np.unravel_index(where, distance.shape)
+    spots = tuple(axis + side.start for axis, side in zip(at, box, strict=True))
+    points = np.stack(spots).astype(np.float32) * np.float32(voxel_size)
+    arguments = (rng, depth * voxel_size, scene.texture[spots])
+    if kind == "golgi":
+        u, v, w = (axis * voxel_size for axis in body.frame([part for part in np.stack(spots)]))
+        density, membrane = matter.golgi(*arguments, u, v, w, levels, voxel_size)
+    else:
+        density, membrane = matter.FILLS[kind](*arguments, points, voxel_size)
+    inside = depth <= 0
+    free = scene.labels[spots] == 0
+    old = scene.density[spots]
+    # Inside it is this object's matter; spikes and soft edges only add to the solvent around.
+    scene.density[spots] = np.where(
+        inside, density, np.where(free & (depth < 130), np.maximum(old, density), old)
+    )
+    scene.labels[tuple(axis[inside] for axis in spots)] = number
+    if membrane is not None:
+        scene.membrane[tuple(axis[membrane & inside] for axis in spots)] = True
+    _remember(rng, scene, kind, number, box, distance, body, radius / voxel_size)
+
+
+def _remember(rng, scene, kind, number, box, distance, body, r):
+    """Keep points of the surface, where others can be attached, and room within."""
+    if kind in ("vesicle", "autophagosome") and len(body.axis) == 1:
+        middle = body.axis[0]
+        if r > 12 and ((middle > 0) & (middle < scene.labels.shape)).all():
+            scene.hosts.append((number, middle, r))
+    if kind not in (*SOFT, "nuclear_envelope"):
+        return
+    near = np.flatnonzero(np.abs(distance) < 0.6)
+    if not len(near):
+        return
+    at = np.stack(np.unravel_index(rng.choice(near, 40), distance.shape), axis=1)
+    at = at[((at > 0) & (at < np.array(distance.shape) - 1)).all(axis=1)]
+    if not len(at):
+        return
+    slope = [
+        distance[tuple((at + step).T)] - distance[tuple((at - step).T)]
+        for step in np.eye(3, dtype=int)
+    ]
+    normals = np.stack(slope, axis=1)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-6
+    scene.surfaces[number] = (at + [side.start for side in box], normals)
 
 
 def _crowd(rng, scene, voxel_size):
     """Add small proteins in the cytosol as unlabelled density."""
-    specks = rng.random(scene.density.shape) < rng.uniform(0.002, 0.01) * (voxel_size / 15) ** 3
-    small = ndimage.gaussian_filter(specks.astype(np.float32), 45 / voxel_size)
-    small *= 0.5 / (small.max() + 1e-9)
+    share = min(rng.uniform(0.002, 0.02) * (voxel_size / 15) ** 3, 0.2)
+    specks = (rng.random(scene.density.shape, np.float32) < share).astype(np.float32)
+    small = ndimage.gaussian_filter(specks, rng.uniform(20, 45) / voxel_size, truncate=3)
+    small *= rng.uniform(0.2, 0.7) / (np.percentile(small, 99.9) + 1e-9)
     scene.density += np.where(scene.labels > 0, 0, small)
+
+
+def _cut(scene, rng, thickness, rise_y, rise_x):
+    """Cut the scene to a lamella: nothing is outside, and the ice inside has a density."""
+    depth, height, width = scene.labels.shape
+    y = np.arange(height)[:, np.newaxis] - height / 2
+    x = np.arange(width) - width / 2
+    rough = ndimage.gaussian_filter(rng.normal(size=(height, width)), 6) * 10
+    middle = depth / 2 + rise_y * y + rise_x * x + rough
+    z = np.arange(depth)[:, np.newaxis, np.newaxis]
+    within = np.clip(thickness * depth / 2 - np.abs(z - middle) + 0.5, 0, 1).astype(np.float32)
+    scene.density += 0.25
+    scene.density *= within
+    outside = within < 0.5
+    scene.labels[outside] = 0
+    scene.membrane[outside] = False
+    sizes = np.bincount(scene.labels.ravel(), minlength=len(scene.classes) + 1)
+    slivers = sizes < SMALLEST
+    scene.membrane[slivers[scene.labels] & (scene.labels > 0)] = False
+    scene.labels[slivers[scene.labels]] = 0

@@ -31,7 +31,6 @@ DEMO_ABUNDANCE = {
     "vesicle": 4.0,
     "virus_like_particle": 7.0,
     "dense_body": 4.0,
-    "lipid_droplet": 0.0,
     "er": 2.0,
     "microtubule": 2.0,
     "ribosome": 1.5,
@@ -97,7 +96,7 @@ def simulate_tomogram(
     chosen.update({k: v for k, v in {"shape": shape, "voxel_size": voxel_size}.items() if v})
     chosen.update(overrides)
     # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
-    room = {} if preset == "demo" else {"largest": 0.3, "attempts": 20, "look_first": True}
+    room = {} if preset == "demo" else {"largest": 0.3, "attempts": 20, "touching": 0.5}
     if chosen["abundance"] is None and preset == "demo":
         chosen["abundance"] = {kind: DEMO_ABUNDANCE.get(kind, 0.0) for kind in KINDS}
     elif chosen["abundance"] is None:
