@@ -46,14 +46,15 @@ rule c:
 
 
 def snakemake(*arguments):
-    """Run; return seconds and the largest memory in MB."""
+    """Run; return seconds, CPU seconds and the largest memory in MB."""
     command = [sys.executable, "-m", "snakemake", *map(str, arguments)]
-    before = time.monotonic()
+    before, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout[-3000:] + done.stderr[-3000:])
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return time.monotonic() - before, memory
+    seconds, now = time.monotonic() - before, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    return seconds, cpu, now.ru_maxrss / 1024
 
 
 def dry_run(folder, number):
@@ -70,23 +71,31 @@ def dry_run(folder, number):
     card = {"kind": "segmenter", "heads": ["probability"]}
     save_model(folder / "models" / "segmenter", card, {"x": np.zeros(1, np.float32)})
     for which in ("first", "second"):
-        seconds, memory = snakemake(
+        seconds, cpu, memory = snakemake(
             "--directory", folder, "--configfile", folder / "config.yaml", "--cores", 2,
             "-n", "--quiet", "all",
         )  # fmt: skip
-        print(f"{number} tomograms, {which} dry run: {seconds:.1f} s, {memory:.0f} MB", flush=True)
+        print(
+            f"{number} tomograms, {which} dry run: {seconds:.1f} s ({cpu:.1f} s of CPU), "
+            f"{memory:.0f} MB",
+            flush=True,
+        )
 
 
 def jobs(folder, number):
     """Run stand-in stages."""
     (folder / "Snakefile").write_text(STAND_IN.format(number=-(-number // 3)))
     cores = os.cpu_count()
-    seconds, memory = snakemake(
+    seconds, cpu, memory = snakemake(
         "--directory", folder, "--snakefile", folder / "Snakefile", "--cores", cores,
         "--workflow-profile", REPOSITORY / "profiles" / "default",
         "--scheduler-subsample", 50, "--quiet", "all",
     )  # fmt: skip
-    print(f"{number} jobs: {1000 * seconds / number:.1f} ms a job, {memory:.0f} MB", flush=True)
+    print(
+        f"{number} jobs: {1000 * seconds / number:.1f} ms a job "
+        f"({1000 * cpu / number:.1f} ms of CPU), {memory:.0f} MB",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

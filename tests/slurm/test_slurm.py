@@ -148,7 +148,7 @@ rule quick:
 rule slow:
     output: "slow.txt"
     resources: mem_mb=600
-    shell: "echo slow >> tries; sleep 8; touch {output}"
+    shell: "echo slow >> tries; test $(grep -c slow tries) -gt 1 || sleep 100; touch {output}"
 """
 
 
@@ -164,20 +164,24 @@ def tries(project):
     return path.read_text().split() if path.is_file() else []
 
 
+def wait_for_slow_alone(cluster, project):
+    wait_for(lambda: set(tries(project)) == {"slow", "quick"} and len(cluster.jobs()) == 1)
+
+
 def test_a_cancelled_job_is_submitted_again(cluster, tmp_path):
     running = start(cluster, tmp_path, stand_in(tmp_path, SLOW))
-    wait_for(lambda: "slow" in tries(tmp_path) and (tmp_path / "quick.txt").is_file())
-    for line in cluster.jobs("R"):
-        cluster.call("scancel", line.split()[0])
+    wait_for_slow_alone(cluster, tmp_path)
+    cluster.call("scancel", cluster.jobs("R")[0].split()[0])
     assert running.wait(300) == 0, (tmp_path / "output").read_text()
     assert sorted(tries(tmp_path)) == ["quick", "slow", "slow"]
 
 
 def test_after_a_killed_run_its_jobs_are_ended_and_finished_work_stays(cluster, tmp_path):
-    options = stand_in(tmp_path, SLOW.replace("sleep 8", "sleep 40"))
+    options = stand_in(tmp_path, SLOW)
     running = start(cluster, tmp_path, options)
-    wait_for(lambda: "slow" in tries(tmp_path) and (tmp_path / "quick.txt").is_file())
-    time.sleep(3)
+    wait_for_slow_alone(cluster, tmp_path)
+    # The main process must have seen that the quick job ended.
+    wait_for(lambda: "Finished jobid: 2" in (tmp_path / "output").read_text())
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     # What docs/cluster.md says: end the jobs of the killed run by its name, unlock, start again.
@@ -185,7 +189,6 @@ def test_after_a_killed_run_its_jobs_are_ended_and_finished_work_stays(cluster, 
     assert len(names) == 1
     cluster.call("scancel", f"--name={names.pop()}")
     cluster.wait(lambda: not cluster.jobs())
-    stand_in(tmp_path, SLOW.replace("sleep 8", "sleep 1"))
     snakemake(cluster, tmp_path, *options, "--unlock")
     done = snakemake(cluster, tmp_path, *options, "--rerun-incomplete")
     assert done.returncode == 0, done.stdout + done.stderr
