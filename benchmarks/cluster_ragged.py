@@ -81,9 +81,8 @@ def main():
     parser.add_argument("--count", type=int, default=60)
     arguments = parser.parse_args()
     smallest = 300
-    print(
-        "| map | cc3d, tuned | watershed, tuned | cluster | auto | with outlines |\n|---|---|---|---|---|---|"
-    )
+    print("| map | cc3d, tuned | watershed, tuned | cluster | auto | with outlines |")
+    print("|---" * 6 + "|")
     for strength in STRENGTHS:
         rows = []
         for seed in range(arguments.seeds):
