@@ -109,7 +109,7 @@ def parameters(folder):
     both("minimum_volume", "mask", specks, {"minimum_volume": 50}, {"minimum_volume": 1000})
     pair = ball(shape, (20, 32, 33), 17) | ball(shape, (20, 32, 62), 17)
     both("neck", "mask", pair, {"neck": 0.8}, {"neck": 0.4})
-    both("solidity", "mask", pair, {"solidity": 0.98}, {"solidity": 0.9})
+    both("solidity", "mask", pair, {"solidity": 0.98}, {"solidity": 0.8})
     both("convexity", "mask", pair, {"convexity": True}, {"convexity": False})
     open_shell = shell(shape, (20, 32, 48), 18, 3, cap=40)
     both("fill", "mask", open_shell, {"fill": True}, {"fill": False})

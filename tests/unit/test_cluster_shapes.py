@@ -103,7 +103,9 @@ def test_dense_scene_of_fifty(kind):
     assert f1(labels, truth) >= (0.8 if kind == "torn" else 0.95)
 
 
-@pytest.mark.parametrize(("strength", "least"), [("ragged", 0.75), ("bad", 0.6)])
+@pytest.mark.parametrize(
+    ("strength", "least"), [("ragged", 0.75), pytest.param("bad", 0.6, marks=pytest.mark.slow)]
+)
 def test_ragged_maps(strength, least):
     _, truth = dense_scene(0, count=60)
     chance, outline = corrupted(truth, np.random.default_rng(0), strength)

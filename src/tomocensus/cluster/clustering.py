@@ -463,6 +463,9 @@ def _by_necks(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
     filled = fill_slices(crop) if parameters.fill else crop
     gained = int(np.count_nonzero(filled)) - int(np.count_nonzero(crop))
     how = "slices" if gained else "none"
+    if np.count_nonzero(filled) < smallest:
+        # A speck, which is dropped and counted.
+        return [_Piece(start, filled, 0.0, "whole", number, 1.0, how, gained)]
     if gained and parameters.convexity:
         shared = find_shared_walls(crop, filled, smallest)
         if shared is not None:
