@@ -29,7 +29,7 @@ def noise(shape, rng, sigma):
 
 
 def corrupted(truth, rng, strength="ragged"):
-    """Return a map of objects and one of their outlines, float32 0-1, as a network predicts them."""
+    """Return a map of objects and one of their outlines (float32, 0-1) as networks predict them."""
     blur, grain, drift = STRENGTHS[strength]
     objects = (truth > 0).astype(np.float32)
     centres = np.array(ndimage.center_of_mass(truth > 0, truth, np.arange(1, truth.max() + 1)))
@@ -81,9 +81,8 @@ def main():
     parser.add_argument("--count", type=int, default=60)
     arguments = parser.parse_args()
     smallest = 300
-    print(
-        "| map | cc3d, tuned | watershed, tuned | cluster | auto | with outlines |\n|---|---|---|---|---|---|"
-    )
+    print("| map | cc3d, tuned | watershed, tuned | cluster | auto | with outlines |")
+    print("|---" * 6 + "|")
     for strength in STRENGTHS:
         rows = []
         for seed in range(arguments.seeds):

@@ -58,7 +58,7 @@ class ClusterParameters:
 
     threshold: float | str = 0.5
     minimum_volume: float = 50_000.0
-    solidity: float = 0.93
+    solidity: float = 0.98
     neck: float = 0.8
     fill: bool = True
     convexity: bool = True
@@ -463,12 +463,15 @@ def _by_necks(crop, start, number, parameters, edge, smallest) -> list[_Piece]:
     filled = fill_slices(crop) if parameters.fill else crop
     gained = int(np.count_nonzero(filled)) - int(np.count_nonzero(crop))
     how = "slices" if gained else "none"
+    if np.count_nonzero(filled) < smallest:
+        # A speck, which is dropped and counted.
+        return [_Piece(start, filled, 0.0, "whole", number, 1.0, how, gained)]
     if gained and parameters.convexity:
         shared = find_shared_walls(crop, filled, smallest)
         if shared is not None:
             edge = shared if edge is None else edge | shared
     solidity = digital_solidity(filled)
-    solid = solidity >= 0.985 and edge is None
+    solid = solidity >= parameters.solidity and edge is None
     if not parameters.convexity or solid:
         return [_Piece(start, filled, solidity, "whole", number, 1.0, how, gained)]
     if solidity < 0.05 and _is_sheet(filled, solidity):
@@ -565,7 +568,7 @@ def depth_map(mask: np.ndarray, edge: np.ndarray | None = None) -> np.ndarray:
     return ndimage.gaussian_filter(depth, 0.7) * mask
 
 
-def split_at_necks(mask, solidity=0.93, neck=0.8, edge=None, smallest=1.0):
+def split_at_necks(mask, solidity=0.98, neck=0.8, edge=None, smallest=1.0):
     """Split one component into convex parts at its necks.
 
     Basins of the distance to the surface are merged again, the widest neck first, while the union
@@ -723,7 +726,7 @@ def _one_object(solidity: float, neck: float, walls: bool):
             return True
         if walls and ratio < waist:
             return False
-        if graph.solidity(a, b) >= max(solidity, 0.93) + 0.05:
+        if graph.solidity(a, b) >= solidity:
             return True
         if ratio < waist:
             return False
