@@ -150,8 +150,11 @@ def cluster(
     if threshold == "auto":
         threshold = _otsu(probability, binary)
     objects = _zeros(probability.shape, bool, scratch)
-    for z, smooth in _smooth_slabs(probability, 0.0 if binary else 1.0):
+    # A binary map needs no smoothing, nor floats.
+    for z, smooth in [] if binary else _smooth_slabs(probability, 1.0):
         objects[z] = smooth >= threshold if threshold > 0 else smooth > 0
+    for z in range(len(objects)) if binary else ():
+        objects[z] = probability[z] > 0
     if mask is not None:
         for plane, allowed in zip(objects, mask, strict=True):
             plane &= np.asarray(allowed, dtype=bool)
@@ -231,8 +234,9 @@ def label_slabs(objects: np.ndarray, out: np.ndarray, slab: int = 128) -> int:
     for z in range(0, objects.shape[0], slab):
         part = np.ascontiguousarray(objects[z : z + slab])
         labels, found = cc3d.connected_components(part, connectivity=26, return_N=True)
-        labels = labels.astype(np.int32)
-        labels[part] += count
+        labels = labels.astype(np.int32, copy=False)
+        if count:
+            _number_on(labels.reshape(-1), count)
         if last is not None:
             joints += _touching(last, labels[0])
         out[z : z + slab] = labels
@@ -256,6 +260,14 @@ def label_slabs(objects: np.ndarray, out: np.ndarray, slab: int = 128) -> int:
         for plane in range(objects.shape[0]):
             out[plane] = final[out[plane]]
     return len(roots) - 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _number_on(labels, count):
+    """Raise all labels but 0 by `count`."""
+    for index in range(len(labels)):
+        if labels[index]:
+            labels[index] += count
 
 
 def _touching(one: np.ndarray, two: np.ndarray) -> list[tuple[int, int]]:
