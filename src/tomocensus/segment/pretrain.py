@@ -168,6 +168,8 @@ def main() -> None:
         f"--{name} {value}" for name, value in recipe.items()
     )
     card = {name: value for name, value in base.card.items() if name not in ("sha256", "history")}
+    # What is said of a user's annotation does not apply to simulated fields.
+    card["warnings"] = []
     card["voxel_size_range"] = VOXEL_SIZE_RANGE
     card["recipe"] = {**recipe, "seed": arguments.seed, "command": command}
     save_model(arguments.output, card, base.weights)
