@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tomocensus.classify.views import CLOSE
+from tomocensus.errors import InputError
 from tomocensus.models import Model
 
 SCALES = 3
@@ -88,6 +89,12 @@ def build(model: Model) -> Encoder:
     """Return the network of a model of kind ``encoder``, ready to predict."""
     network = Encoder(model.card["width"], model.card["dimensions"])
     names = network.state_dict()
+    missing = sorted(set(names) - set(model.weights))
+    if missing:
+        raise InputError(
+            f"{model.path or 'encoder'}: weights {missing[0]} are missing: it was made by another "
+            "version. Use the encoder that comes with this one."
+        )
     state = {name: torch.from_numpy(model.weights[name].copy()) for name in names}
     network.load_state_dict(state)
     return network.eval()
