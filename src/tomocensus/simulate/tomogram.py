@@ -19,7 +19,7 @@ PRESETS = {
     "demo": {
         "voxel_size": 20.0,
         "shape": (64, 192, 192),
-        "snr": 0.4,
+        "snr": 0.8,
         "defocus": 4.0,
         "tilt_range": 60.0,
         "polarity": "dark",
@@ -27,12 +27,13 @@ PRESETS = {
     },
 }
 DEMO_ABUNDANCE = {
-    "mitochondrion": 2.5,
-    "vesicle": 4.0,
-    "virus_like_particle": 7.0,
-    "dense_body": 4.0,
+    "mitochondrion": 2.0,
+    "vesicle": 2.0,
+    "virus_like_particle": 6.0,
+    "dense_body": 3.0,
+    "lipid_droplet": 0.0,
     "er": 2.0,
-    "microtubule": 2.0,
+    "microtubule": 3.0,
     "ribosome": 1.5,
 }
 
