@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = ("one", "two")
 VOXEL_SIZE = 20.0
-JOINED = {"census": 1, "evaluate": 1, "report": 1}
+JOINED = {"census": 1, "evaluate": 1, "review": 1, "report": 1}
 # What follows for one tomogram from a stage.
 AFTER_CLASSIFY = {"measure": 1, "picture": 1}
 AFTER_CLUSTER = {"embed": 1, "classify": 1, **AFTER_CLASSIFY}
@@ -239,8 +239,8 @@ def test_a_parameter_runs_its_stage_and_what_follows(project, section, values, e
     change_config(project, section, **values)
     joined = dict(JOINED)
     if section == "measure":
-        # Evaluation reads labels and classes.
-        del joined["evaluate"]
+        # These read labels and classes.
+        del joined["evaluate"], joined["review"]
     assert stale(project) == {**expected, **joined}
 
 
@@ -294,7 +294,7 @@ def test_the_same_weights_at_another_place_run_nothing(project):
 def test_an_added_tomogram_runs_alone(project):
     write_tomogram(project / "data" / "three.mrc", 3)
     with_truth(project, (*NAMES, "three"))
-    expected = {"inspect": 1, "segment": 1, **AFTER_SEGMENT, "census": 1, "report": 1}
+    expected = {"inspect": 1, "segment": 1, **AFTER_SEGMENT, "census": 1, "review": 1, "report": 1}
     assert stale(project) == expected
     snakemake(project)
     assert stale(project) == {}
@@ -302,14 +302,14 @@ def test_an_added_tomogram_runs_alone(project):
 
 def test_a_removed_tomogram_runs_what_joins(project):
     with_truth(project, ("one",))
-    assert stale(project) == {"census": 1, "report": 1}
+    assert stale(project) == {"census": 1, "review": 1, "report": 1}
 
 
 def test_a_replaced_tomogram_runs_alone_though_its_file_is_older(project):
     path = project / "data" / "two.mrc"
     write_tomogram(path, 22)
     os.utime(path, (10**9, 10**9))
-    expected = {"inspect": 1, "segment": 1, **AFTER_SEGMENT, "census": 1, "report": 1}
+    expected = {"inspect": 1, "segment": 1, **AFTER_SEGMENT, "census": 1, "review": 1, "report": 1}
     assert stale(project) == expected
 
 
@@ -321,14 +321,14 @@ def test_other_columns_of_the_sheet(project):
     with_truth(project, annotation={})
     assert set(stale(project)) <= {"evaluate", "report"}
     with_truth(project, voxel_size={"two": "22"})
-    expected = {"inspect": 1, "segment": 1, **AFTER_SEGMENT, "census": 1, "report": 1}
+    expected = {"inspect": 1, "segment": 1, **AFTER_SEGMENT, "census": 1, "review": 1, "report": 1}
     assert stale(project) == expected
 
 
 def test_a_given_probability_map_replaces_segmentation(project):
     shutil.copy(project / "results" / "two" / "probability.mrc", project / "data" / "given.mrc")
     with_truth(project, probability={"two": "data/given.mrc"})
-    expected = {"inspect": 1, **AFTER_SEGMENT, "census": 1, "report": 1}
+    expected = {"inspect": 1, **AFTER_SEGMENT, "census": 1, "review": 1, "report": 1}
     assert stale(project) == expected
 
 

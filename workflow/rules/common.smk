@@ -265,3 +265,13 @@ def base_hash():
     """Hash of the weights that training starts from; None for training from scratch."""
     folder = base_model()
     return content(Path(folder) / "model.safetensors") if folder else None
+
+
+INSPECTED = ("path", "mask", "probability", "labels")
+TRACKED = (*INSPECTED, "voxel_size", "polarity", "probability_scale")
+
+
+def tracked_row(wildcards):
+    """What of a tomogram's row its input.json depends on."""
+    sample = SAMPLES[wildcards.tomogram]
+    return json.dumps({key: getattr(sample, key) for key in TRACKED}, sort_keys=True)

@@ -5,15 +5,6 @@ input.json stale, as everything follows from it: training and evaluation read th
 check them too.
 """
 
-INSPECTED = ("path", "mask", "probability", "labels")
-TRACKED = (*INSPECTED, "voxel_size", "polarity", "probability_scale")
-
-
-def tracked_row(wildcards):
-    """What of a tomogram's row its input.json depends on."""
-    sample = SAMPLES[wildcards.tomogram]
-    return json.dumps({key: getattr(sample, key) for key in TRACKED}, sort_keys=True)
-
 
 rule inspect:
     """REQUIRED INPUT: the tomogram and what else its row names. OUTPUT: input.json."""
