@@ -197,7 +197,7 @@ def tell_results():
         "classifier": "models/classifier/model.json",
     }
     lines = [
-        f"  {what + ':':17}{Path(path).resolve()}"
+        f"  {what:16} {Path(path).resolve()}"
         for what, path in made.items()
         if Path(path).exists()
     ]
