@@ -154,6 +154,6 @@ def confusion(matrix: list[list[float]], names: list[str]) -> str:
         )
         rows.append(f'<tr><th scope="row">{escape(str(name))}</th>{cells}</tr>')
     return (
-        f'<div class="scroll"><table><thead><tr><th>truth ＼ called</th>{head}</tr></thead>'
+        f'<div class="scroll"><table class="matrix"><thead><tr><th>truth / called</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
