@@ -243,7 +243,7 @@ def test_scores_models_and_provenance_are_shown():
     assert "min_volume" in html
     assert "numpy" in html
     assert "learning curve" in html
-    assert "truth ＼ called" in html
+    assert "truth / called" in html
 
 
 def test_odd_values_do_not_break_the_page():
