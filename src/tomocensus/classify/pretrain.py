@@ -24,29 +24,9 @@ from tomocensus.classify.head import Prior, apply_head, fit_head
 from tomocensus.classify.views import CLOSE, View, views
 from tomocensus.models import Model, load_model, save_model
 from tomocensus.progress import progress
-from tomocensus.simulate import KINDS, simulate_tomogram
-from tomocensus.simulate.scenes import FIELD
+from tomocensus.simulate.training import stored_tomogram
 from tomocensus.volume import Volume
 
-SHAPE = (56, 168, 168)
-# How many of each kind a simulated field holds on average, where there is room.
-WANTED = {
-    "nuclear_envelope": 0.6,
-    "plasma_membrane": 0.6,
-    "golgi": 0.8,
-    "autophagosome": 0.8,
-    "mitochondrion": 3,
-    "vesicle": 10,
-    "virus_like_particle": 5,
-    "dense_body": 5,
-    "lipid_droplet": 4,
-    "er": 3,
-    "microtubule": 2,
-    "actin": 3,
-    "ribosome": 14,
-    "particle": 12,
-    "gold": 2,
-}
 MOST_OF_A_KIND = 12
 SCALE = 16.0
 
@@ -92,25 +72,14 @@ def _merge_some(labels: np.ndarray, rng: np.random.Generator, part: float = 0.03
     return names[labels].astype(labels.dtype)
 
 
-def simulated_views(seed: int) -> tuple[list[View], list[str]]:
-    """Simulate a tomogram; return views of some objects of each kind and their kinds."""
+def simulated_views(seed: int, cache: Path) -> tuple[list[View], list[str]]:
+    """Return views of some objects of each kind in a simulated tomogram, and their kinds."""
     rng = np.random.default_rng([seed, 1])
-    voxel_size = float(np.exp(rng.uniform(np.log(8), np.log(30))))
-    volume = np.prod(SHAPE) * voxel_size**3 / FIELD
-    made = simulate_tomogram(
-        seed,
-        shape=SHAPE,
-        voxel_size=voxel_size,
-        abundance={
-            kind: number * float(np.exp(rng.normal(0, 0.6))) / KINDS[kind][1] / volume
-            for kind, number in WANTED.items()
-        },
-        snr=float(np.exp(rng.uniform(np.log(0.06), np.log(1.5)))),
-    )
+    made = stored_tomogram(seed, cache)
     labels, tomogram = corrupt(np.asarray(made.instances.data), rng), made.tomogram
     if rng.random() < 0.3:
         # Objects cut by the border of the volume.
-        cut = tuple(slice(int(rng.integers(0, n // 5)), None) for n in SHAPE)
+        cut = tuple(slice(int(rng.integers(0, n // 5)), None) for n in labels.shape)
         labels = np.ascontiguousarray(labels[cut])
         tomogram = Volume(np.ascontiguousarray(tomogram.data[cut]), tomogram.voxel_size)
     numbers = np.unique(labels)
@@ -152,9 +121,9 @@ def collect(seeds: range, cache: Path) -> tuple[list[View], np.ndarray, np.ndarr
     """Return views, kinds and seeds of simulated objects; simulated where not in the cache."""
     seen, names, seed_of = [], [], []
     for seed in progress(seeds, "simulating"):
-        path = cache / f"{seed}.npz"
+        path = cache / f"views-{seed}.npz"
         if not path.is_file():
-            store(path, *simulated_views(seed))
+            store(path, *simulated_views(seed, cache))
         some, kinds = load(path)
         seen, names, seed_of = seen + some, names + kinds, seed_of + [seed] * len(some)
     return seen, np.array(names), np.array(seed_of)
@@ -302,7 +271,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--encoder", required=True)
     options.add_argument("--head", required=True)
-    options.add_argument("--cache", required=True, help="folder for the simulated views")
+    options.add_argument("--cache", required=True, help="folder for tomograms and views")
     options.add_argument("--tomograms", type=int, default=160)
     options.add_argument("--steps", type=int, default=1500)
     options.add_argument("--seed", type=int, default=0)
@@ -322,8 +291,8 @@ def main() -> None:
     if arguments.simulate_only:
         seeds = range(first + arguments.offset, ranges[2].stop, arguments.every)
         for seed in progress(seeds, "simulating"):
-            if not (cache / f"{seed}.npz").is_file():
-                store(cache / f"{seed}.npz", *simulated_views(seed))
+            if not (cache / f"views-{seed}.npz").is_file():
+                store(cache / f"views-{seed}.npz", *simulated_views(seed, cache))
         return
     seen, names, _ = collect(ranges[0], cache)
     print(f"{len(seen)} objects: {pd.Series(names).value_counts().to_dict()}", file=sys.stderr)

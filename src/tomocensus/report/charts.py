@@ -154,6 +154,7 @@ def confusion(matrix: list[list[float]], names: list[str]) -> str:
         )
         rows.append(f'<tr><th scope="row">{escape(str(name))}</th>{cells}</tr>')
     return (
-        f'<div class="scroll"><table class="matrix"><thead><tr><th>truth / called</th>{head}</tr></thead>'
+        '<div class="scroll"><table class="matrix"><thead>'
+        f"<tr><th>truth / called</th>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

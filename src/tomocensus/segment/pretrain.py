@@ -3,10 +3,10 @@
 ``python -m tomocensus.segment.pretrain --output models/base-segmenter --cache CACHE``
 
 Rounds of training, each on tomograms that the one before has not seen, from wide simulation. The
-network works on whatever voxel size it is given: the tomograms keep their own (8-32 Å), so that
+network works on whatever voxel size it is given: the tomograms keep their own (7-32 Å), so that
 fine-tuning may choose the one that suits the data. Tomograms and finished rounds are kept in the
-cache, so a run that was stopped goes on where it was; several runs with ``--simulate-only`` may
-fill one cache together. Annotated real tomograms join in with ``--sheet``.
+cache, so a run that was stopped goes on where it was; ``python -m tomocensus.simulate.training``
+fills it beforehand. Annotated real tomograms join in with ``--sheet``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tomocensus.atomic import atomic_path
 from tomocensus.errors import InputError
 from tomocensus.inspect import inspect
 from tomocensus.io import read_volume
@@ -26,14 +25,13 @@ from tomocensus.progress import progress
 from tomocensus.samples import read_annotation, read_samples
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
 from tomocensus.segment.training import train
-from tomocensus.simulate import simulate_tomogram
+from tomocensus.simulate.training import stored_tomogram
 from tomocensus.volume import Volume
 
 # The voxel size in the card; where a tomogram's own differs the network is trained at its own.
 VOXEL_SIZE = 16.0
 # Finer tomograms are binned to this: finer detail costs more time than it tells.
 VOXEL_SIZE_RANGE = [12.0, 32.0]
-SHAPE = (40, 192, 192)
 # Every n-th slice is learnt from: neighbours are nearly the same.
 STRIDE = 4
 # Neither object nor background: users annotate such matter as they like.
@@ -41,56 +39,25 @@ DOUBTFUL = ("particle",)
 BACKGROUND = ("gold",)
 
 
-def simulated_pair(seed: int) -> AnnotatedVolume:
-    """Simulate a tomogram with its whole truth in every fourth slice."""
-    rng = np.random.default_rng([seed, 2])
-    made = simulate_tomogram(
-        seed,
-        shape=SHAPE,
-        preset="cell" if rng.random() < 0.6 else "random",
-        voxel_size=float(np.exp(rng.uniform(np.log(8), np.log(32)))),
-        snr=float(np.exp(rng.uniform(np.log(0.04), np.log(1.2)))),
-    )
-    labels = np.asarray(made.instances.data).astype(np.int32)
+def simulated_pair(seed: int, cache: Path) -> AnnotatedVolume:
+    """Return a simulated tomogram with its whole truth in every fourth slice."""
+    made = stored_tomogram(seed, cache)
+    labels = np.asarray(made.instances.data)
     sort = np.array([made.classes.get(n, "") for n in range(labels.max() + 1)])
     annotation = np.where(np.isin(sort, DOUBTFUL)[labels], -1, labels)
     annotation[np.isin(sort, BACKGROUND)[labels]] = 0
     membrane = np.asarray(made.membrane).astype(np.int32)
-    rest = np.arange(SHAPE[0]) % STRIDE != rng.integers(STRIDE)
+    start = np.random.default_rng([seed, 2]).integers(STRIDE)
+    rest = np.arange(len(labels)) % STRIDE != start
     annotation[rest], membrane[rest] = -1, -1
-    data = np.asarray(made.tomogram.data, np.float32)
     return AnnotatedVolume(
         f"simulated-{seed}",
-        Volume(data, VOXEL_SIZE),
+        Volume(made.tomogram.data, VOXEL_SIZE),
         annotation,
         made.polarity,
         "instance",
         membrane,
     )
-
-
-def cached_pair(seed: int, cache: Path) -> AnnotatedVolume:
-    """Return a simulated pair from the cache, made where it is not there."""
-    path = cache / f"{seed}.npz"
-    if not path.is_file():
-        pair = simulated_pair(seed)
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.savez_compressed(
-                stream,
-                data=pair.tomogram.data.astype(np.float16),
-                annotation=pair.annotation.astype(np.int16),
-                membrane=pair.membrane.astype(np.int8),
-                polarity=np.array(pair.polarity),
-            )
-    with np.load(path) as stored:
-        return AnnotatedVolume(
-            f"simulated-{seed}",
-            Volume(stored["data"].astype(np.float32), VOXEL_SIZE),
-            stored["annotation"].astype(np.int32),
-            str(stored["polarity"]),
-            "instance",
-            stored["membrane"].astype(np.int32),
-        )
 
 
 def real_pairs(sheet: str, kind: str) -> list[AnnotatedVolume]:
@@ -126,19 +93,10 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--sheet", help="sample sheet of real annotated tomograms")
     options.add_argument("--kind", default="binary", help="of their annotation")
-    options.add_argument("--simulate-only", action="store_true")
-    options.add_argument("--every", type=int, default=1, help="simulate every n-th seed")
-    options.add_argument("--offset", type=int, default=0, help="... starting here")
     options.add_argument("--threads", type=int)
     arguments = options.parse_args()
     cache = Path(arguments.cache)
-    first = 100_000 + 10_000 * arguments.seed
-    if arguments.simulate_only:
-        stop = first + arguments.rounds * arguments.tomograms
-        for seed in progress(range(first + arguments.offset, stop, arguments.every), "simulating"):
-            if not (cache / f"{seed}.npz").is_file():
-                cached_pair(seed, cache)
-        return
+    first = 10_000 * arguments.seed
     real = real_pairs(arguments.sheet, arguments.kind) if arguments.sheet else []
     base = None
     for number in range(arguments.rounds):
@@ -146,7 +104,7 @@ def main() -> None:
         if not (folder / "model.json").is_file():
             start = first + number * arguments.tomograms
             seeds = progress(range(start, start + arguments.tomograms), "reading")
-            pairs = [cached_pair(seed, cache) for seed in seeds] + real
+            pairs = [simulated_pair(seed, cache) for seed in seeds] + real
             settings = TrainSettings(
                 steps=arguments.steps,
                 seed=arguments.seed + number,
