@@ -102,8 +102,9 @@ def test_the_same_seed_gives_the_same_voxels(made):
 
 
 def test_polarity_only_turns_the_sign():
-    bright = simulate_tomogram(5, polarity="bright", **SMALL)
-    dark = simulate_tomogram(5, polarity="dark", **SMALL)
+    settings = {"encoding": "float32", "scale": 3.0, "offset": 0.0, **SMALL}
+    bright = simulate_tomogram(5, polarity="bright", **settings)
+    dark = simulate_tomogram(5, polarity="dark", **settings)
     assert np.array_equal(bright.tomogram.data, -dark.tomogram.data)
     assert dark.polarity == dark.parameters["polarity"] == "dark"
 

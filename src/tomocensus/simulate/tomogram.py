@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from tomocensus.atomic import write_json, write_text
-from tomocensus.simulate.microscope import image_labels
+from tomocensus.simulate.conditions import CONDITIONS, draw_conditions
+from tomocensus.simulate.finish import Finish, finished
+from tomocensus.simulate.microscope import Imaging, image_labels
 from tomocensus.simulate.scenes import FIELD, KINDS, draw_scene
+from tomocensus.simulate.specimen import Specimen, prepare, split_gold
 from tomocensus.volume import Volume
 
+# The demo keeps a fixed and plain imaging: its figures are compared from release to release.
 PRESETS = {
     "random": {},
     "cell": {"shape": (64, 256, 256), "crowded": True},
@@ -23,7 +27,7 @@ PRESETS = {
         "defocus": 4.0,
         "tilt_range": 60.0,
         "polarity": "dark",
-        "sirt_like": True,
+        "sirt_iterations": 12,
     },
 }
 DEMO_ABUNDANCE = {
@@ -65,37 +69,35 @@ def simulate_tomogram(
     voxel_size : float, optional
         Å, else 5-25.
     preset : str
-        ``random``, ``cell`` (the same, always crowded) or ``demo``.
+        ``random``, ``cell`` (the same, always crowded) or ``demo`` (plain imaging).
     **overrides
-        snr, defocus (µm), tilt_range and tilt_step (degrees), polarity, sirt_like, correct_ctf,
-        abundance (factor on the number of each kind).
+        polarity (``dark`` or ``bright``), abundance (factor on the number of each kind), and each
+        field of `Imaging`, `Specimen` and `Finish`: snr, defocus (µm), tilt_range and tilt_step
+        (degrees), ...
 
     Raises
     ------
     ValueError
-        The preset or an override is unknown.
+        The preset or an override is unknown, or a value is impossible.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r} is unknown; known are {', '.join(PRESETS)}")
     rng = np.random.default_rng(seed)
-    chosen = {
-        "shape": (64, 256, 256),
-        "voxel_size": float(rng.uniform(5, 25)),
-        "snr": float(np.exp(rng.uniform(np.log(0.03), 0))),
-        "defocus": float(rng.uniform(1, 8)),
-        "tilt_range": float(rng.uniform(45, 65)),
-        "tilt_step": float(rng.choice([1.5, 2, 3])),
-        "sirt_like": bool(rng.random() < 0.5),
-        "correct_ctf": bool(rng.random() < 0.7),
-        "polarity": str(rng.choice(["dark", "bright"])),
-        "abundance": None,
-    }
-    unknown = sorted(set(overrides) - set(chosen))
+    chosen = {"shape": (64, 256, 256), **_first_choices(rng), "abundance": None}
+    # A generator of their own: the truth of a seed does not depend on how it is imaged.
+    aside = np.random.default_rng([seed, 7])
+    given = {k: v for k, v in PRESETS[preset].items() if k != "crowded"}
+    given.update({k: v for k, v in {"shape": shape, "voxel_size": voxel_size}.items() if v})
+    given.update(overrides)
+    unknown = sorted(set(given) - set(chosen) - set(CONDITIONS))
     if unknown:
-        raise ValueError(f"unknown override {unknown[0]!r}; known are {', '.join(chosen)}")
-    chosen.update({k: v for k, v in PRESETS[preset].items() if k != "crowded"})
-    chosen.update({k: v for k, v in {"shape": shape, "voxel_size": voxel_size}.items() if v})
-    chosen.update(overrides)
+        raise ValueError(
+            f"unknown override {unknown[0]!r}; known are {', '.join((*chosen, *CONDITIONS))}"
+        )
+    chosen.update(given)
+    if preset != "demo":
+        depth = chosen["shape"][0] * chosen["voxel_size"]
+        chosen = {**chosen, **draw_conditions(aside, depth, chosen), **given}
     # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
     room = {} if preset == "demo" else {"largest": 0.3, "attempts": 20, "touching": 0.5}
     if chosen["abundance"] is None and preset == "demo":
@@ -104,12 +106,7 @@ def simulate_tomogram(
         crowded = PRESETS[preset].get("crowded", False)
         chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
     scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
-    names = ("snr", "defocus", "tilt_range", "tilt_step", "sirt_like", "correct_ctf")
-    image = image_labels(
-        scene.density, chosen["voxel_size"], rng, **{name: chosen[name] for name in names}
-    )
-    if chosen["polarity"] == "dark":
-        image = -image
+    image = _image(scene, chosen, rng, aside)
     labels, classes = _renumber(scene.labels, scene.classes)
     size = chosen["voxel_size"]
     return SimulatedTomogram(
@@ -121,6 +118,33 @@ def simulate_tomogram(
         {"seed": seed, **chosen},
         chosen["polarity"],
     )
+
+
+def _first_choices(rng):
+    """Draw what the scene or every caller needs to know."""
+    made = {
+        "voxel_size": float(rng.uniform(5, 25)),
+        "snr": float(np.exp(rng.uniform(np.log(0.03), 0))),
+        "defocus": float(rng.uniform(1, 8)),
+        "tilt_range": float(rng.uniform(45, 65)),
+        "tilt_step": float(rng.choice([1.5, 2, 3])),
+    }
+    # Two draws that once chose filter and correction: they keep the scenes of old seeds.
+    rng.random(2)
+    return {**made, "polarity": str(rng.choice(["dark", "bright"]))}
+
+
+def _image(scene, chosen, rng, aside):
+    """Return the tomogram of a scene; the scene is changed where the specimen is."""
+    size = chosen["voxel_size"]
+    specimen, imaging, finish = (
+        part(**{field.name: chosen[field.name] for field in fields(part) if field.name in chosen})
+        for part in (Specimen, Imaging, Finish)
+    )
+    prepare(scene, specimen, size, aside)
+    plain, gold = split_gold(scene.density)
+    image = image_labels(plain, size, rng, imaging, gold)
+    return finished(image, plain, size, imaging.defocus, finish, chosen["polarity"], aside)
 
 
 def _abundance(rng, shape, voxel_size, crowded):
