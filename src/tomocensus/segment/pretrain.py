@@ -34,9 +34,10 @@ VOXEL_SIZE = 16.0
 VOXEL_SIZE_RANGE = [12.0, 32.0]
 # Every n-th slice is learnt from: neighbours are nearly the same.
 STRIDE = 4
-# Neither object nor background: users annotate such matter as they like.
-DOUBTFUL = ("particle",)
-BACKGROUND = ("gold",)
+# Options that say how a model was made.
+RECIPE = ("rounds", "tomograms", "steps", "batch", "patch", "slices", "width", "depth")
+# What crowds the cytosol is no object: it would bridge all that are.
+BACKGROUND = ("gold", "particle")
 
 
 def simulated_pair(seed: int, cache: Path) -> AnnotatedVolume:
@@ -44,8 +45,8 @@ def simulated_pair(seed: int, cache: Path) -> AnnotatedVolume:
     made = stored_tomogram(seed, cache)
     labels = np.asarray(made.instances.data)
     sort = np.array([made.classes.get(n, "") for n in range(labels.max() + 1)])
-    annotation = np.where(np.isin(sort, DOUBTFUL)[labels], -1, labels)
-    annotation[np.isin(sort, BACKGROUND)[labels]] = 0
+    annotation = np.where(np.isin(sort, BACKGROUND)[labels], 0, labels).astype(np.int32)
+    contacts = contacts_in_z(annotation)
     membrane = np.asarray(made.membrane).astype(np.int32)
     start = np.random.default_rng([seed, 2]).integers(STRIDE)
     rest = np.arange(len(labels)) % STRIDE != start
@@ -57,7 +58,18 @@ def simulated_pair(seed: int, cache: Path) -> AnnotatedVolume:
         made.polarity,
         "instance",
         membrane,
+        contacts,
     )
+
+
+def contacts_in_z(labels: np.ndarray) -> np.ndarray:
+    """Return True in the voxels of an object that have another object above or below."""
+    result = np.zeros(labels.shape, bool)
+    one, two = labels[:-1], labels[1:]
+    touching = (one != two) & (one > 0) & (two > 0)
+    result[:-1] |= touching
+    result[1:] |= touching
+    return result
 
 
 def real_pairs(sheet: str, kind: str) -> list[AnnotatedVolume]:
@@ -90,6 +102,10 @@ def main() -> None:
     options.add_argument("--tomograms", type=int, default=40, help="in each round")
     options.add_argument("--steps", type=int, default=1500, help="in each round")
     options.add_argument("--batch", type=int, default=8)
+    options.add_argument("--patch", type=int, default=160)
+    options.add_argument("--slices", type=int, default=9)
+    options.add_argument("--width", type=int, default=24)
+    options.add_argument("--depth", type=int, default=5)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--sheet", help="sample sheet of real annotated tomograms")
     options.add_argument("--kind", default="binary", help="of their annotation")
@@ -110,6 +126,10 @@ def main() -> None:
                 seed=arguments.seed + number,
                 voxel_size=VOXEL_SIZE,
                 batch=arguments.batch,
+                patch=arguments.patch,
+                slices=arguments.slices,
+                width=arguments.width,
+                depth=arguments.depth,
                 learning_rate=2e-3 / (1 + number),
                 hold_out=0.06,
                 threads=arguments.threads,
@@ -121,7 +141,7 @@ def main() -> None:
             save_model(folder, card, weights)
             print(f"round {number}: {card['metrics']}", file=sys.stderr)
         base = load_model(folder, "segmenter")
-    recipe = {name: getattr(arguments, name) for name in ("rounds", "tomograms", "steps", "batch")}
+    recipe = {name: getattr(arguments, name) for name in RECIPE}
     command = "python -m tomocensus.segment.pretrain " + " ".join(
         f"--{name} {value}" for name, value in recipe.items()
     )

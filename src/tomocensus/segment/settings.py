@@ -30,6 +30,9 @@ class AnnotatedVolume:
         ``binary``, ``semantic`` (a number per class) or ``instance`` (a number per object).
     membrane : numpy.ndarray, optional
         Lipid bilayer, 0 or 1, -1 not annotated; teaches the head ``membrane``.
+    contacts : numpy.ndarray, optional
+        bool, where an object touches another one in the next or the last slice: outlines that
+        single slices do not show.
     """
 
     name: str
@@ -38,13 +41,14 @@ class AnnotatedVolume:
     polarity: str = "dark"
     kind: str = "binary"
     membrane: np.ndarray | None = None
+    contacts: np.ndarray | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise InputError(
                 f"{self.name}: annotation kind '{self.kind}' is unknown; use one of {KINDS}."
             )
-        for array in (self.annotation, self.membrane):
+        for array in (self.annotation, self.membrane, self.contacts):
             if array is not None and array.shape != self.tomogram.shape:
                 raise InputError(
                     f"{self.name}: the annotation has shape {array.shape}, the tomogram "
@@ -67,8 +71,9 @@ class TrainSettings:
         ``auto``.
     patch, batch : int
         Edge of the square patches (a multiple of 8), and how many a step.
-    learning_rate : float
-        Highest rate of the cosine schedule.
+    learning_rate : float, optional
+        Highest rate of the cosine schedule; if None 2e-3 from scratch, 7e-4 from a base model, so
+        that a few slices do not overwrite what it knows.
     slices, width, depth : int
         Slices in (odd), channels of the first level, levels; a base model's own where there is one.
     hold_out : float
@@ -84,7 +89,7 @@ class TrainSettings:
     voxel_size: float | str | None = None
     patch: int = 128
     batch: int = 4
-    learning_rate: float = 2e-3
+    learning_rate: float | None = None
     slices: int = 5
     width: int = 24
     depth: int = 4

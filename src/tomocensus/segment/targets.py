@@ -67,27 +67,45 @@ def outline(labels: np.ndarray) -> np.ndarray:
     return result
 
 
-def boundary_target(annotation: np.ndarray, kind: str) -> np.ndarray:
+def boundary_target(annotation: np.ndarray, kind: str, inside: bool = True) -> np.ndarray:
     """Return the outlines of the objects of one slice; see :func:`outline`.
 
     Touching instances are parted by an outline. Binary annotation knows components only, semantic
     annotation components of one class.
+
+    Parameters
+    ----------
+    annotation : numpy.ndarray
+        ``(ny, nx)``.
+    kind : str
+        ``binary``, ``semantic`` or ``instance``.
+    inside : bool
+        Whether the inside of what is not annotated by instance counts as free of outlines. It may
+        be several touching objects: a base model that tells them apart shall not unlearn it.
     """
     if kind == "instance":
         return outline(annotation)
+    result = outline(_components(annotation, kind))
+    if not inside:
+        result[(annotation > 0) & (result == 0)] = IGNORE
+    return result
+
+
+def _components(annotation: np.ndarray, kind: str) -> np.ndarray:
+    """Number the components of each class; of all objects together where binary."""
     if kind == "binary":
-        return outline(np.where(annotation > 0, 1, annotation))
+        return np.where(annotation > 0, 1, annotation)
     labels = annotation.copy()
     shift = 0
     for value in np.unique(annotation[annotation > 0]):
         components, count = ndimage.label(annotation == value)
         labels[components > 0] = components[components > 0] + shift
         shift += count
-    return outline(labels)
+    return labels
 
 
 def make_targets(
-    pair: AnnotatedVolume, voxel_size: float, slices: int, heads: list[str]
+    pair: AnnotatedVolume, voxel_size: float, slices: int, heads: list[str], inside: bool = True
 ) -> list[TargetSlice]:
     """Turn an annotated tomogram into target slices on the model's grid.
 
@@ -101,16 +119,23 @@ def make_targets(
         Slices of context.
     heads : list of str
         ``probability``, ``boundary`` and, where trained, ``membrane``.
+    inside : bool
+        See :func:`boundary_target`.
     """
     source = Slices(pair.tomogram, voxel_size, pair.polarity, cache=64)
     annotated = scale_annotation(pair.annotation, source.shape)
     membranes = {} if pair.membrane is None else scale_annotation(pair.membrane, source.shape)
+    contacts = {}
+    if pair.contacts is not None:
+        contacts = scale_annotation(pair.contacts.astype(np.int8), source.shape)
     result = []
     for z, labels in sorted(annotated.items()):
         nothing = np.full(labels.shape, -1)
         target = np.full((len(heads), *labels.shape), IGNORE, np.uint8)
         target[0] = np.where(labels < 0, IGNORE, labels > 0)
-        target[1] = boundary_target(labels, pair.kind)
+        target[1] = boundary_target(labels, pair.kind, inside)
+        if z in contacts:
+            target[1][(contacts[z] > 0) & (target[1] == 0)] = 1
         if "membrane" in heads:
             membrane = membranes.get(z, nothing)
             target[heads.index("membrane")] = np.where(membrane < 0, IGNORE, membrane > 0)

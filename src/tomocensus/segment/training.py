@@ -25,6 +25,7 @@ from tomocensus.segment.targets import IGNORE, TargetSlice, check, hold_out, mak
 
 EMA_DECAY = 0.98
 PATIENCE = 5
+FROM_SCRATCH, FROM_BASE = 2e-3, 7e-4
 
 
 def train(
@@ -68,7 +69,9 @@ def train(
     heads, architecture = card["heads"], card["architecture"]
     targets = []
     for pair in pairs:
-        targets += make_targets(pair, card["voxel_size"], architecture["slices"], heads)
+        targets += make_targets(
+            pair, card["voxel_size"], architecture["slices"], heads, inside=base is None
+        )
     _require_both(targets, pairs)
     card["warnings"] = check(targets)
     held = hold_out(targets, settings.hold_out, generator)
@@ -80,7 +83,8 @@ def train(
     else:
         _adopt(network, base, heads)
     network = network.to(device, memory_format=torch.channels_last)
-    averaged, history = _optimise(network, targets, held, settings, generator, device)
+    rate = card["recipe"]["learning_rate"]
+    averaged, history = _optimise(network, targets, held, settings, rate, generator, device)
     if held:
         card["metrics"], calibration = _calibrate(averaged, targets, heads, device)
         card["calibration"] = calibration
@@ -130,7 +134,7 @@ def _start_card(pairs, base, settings) -> dict:
         "seed": settings.seed,
         "patch": settings.patch,
         "batch": settings.batch,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": settings.learning_rate or (FROM_SCRATCH if base is None else FROM_BASE),
         "hold_out": settings.hold_out,
         "base": None if base is None else base.card.get("sha256"),
     }
@@ -275,20 +279,18 @@ def masked_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return ((cross + 0.5 * dice) * seen).sum() / seen.sum().clamp_min(1)
 
 
-def _optimise(network, targets, held, settings, generator, device):
+def _optimise(network, targets, held, settings, highest, generator, device):
     """Run the optimiser; return the averaged network of the best validation, and the history."""
     patches = Patches(targets, settings.patch, generator)
     averaged = copy.deepcopy(network).eval()
     best, best_state, stale = -1.0, None, 0
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=1e-3
-    )
+    optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=1e-3)
     warm = min(20, max(1, settings.steps // 10))
     every = max(1, settings.steps // 12)
     history, losses = [], []
     half = has_bfloat16(device)
     for step in progress(range(1, settings.steps + 1), "training"):
-        rate = settings.learning_rate * _schedule(step, warm, settings.steps)
+        rate = highest * _schedule(step, warm, settings.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
         image, target = patches.batch(settings.batch)
