@@ -17,7 +17,7 @@ from tomocensus.segment.contrast import (
 )
 from tomocensus.segment.inference import Predictor
 from tomocensus.segment.network import build, fold, halo
-from tomocensus.segment.targets import IGNORE, boundary_target, outline
+from tomocensus.segment.targets import IGNORE, boundary_target, make_targets, outline
 from tomocensus.segment.training import calibration_error, masked_loss, platt
 from tomocensus.volume import Volume
 
@@ -348,3 +348,53 @@ def test_one_sort_of_annotation_only_is_an_error():
         AnnotatedVolume("a", tomogram, nothing[1:])
     with pytest.raises(InputError, match="unknown"):
         predict(tomogram, untrained()[0], "grey")
+
+
+def test_the_inside_of_binary_annotation_does_not_teach_a_base_that_nothing_touches():
+    annotation = np.zeros((20, 20), np.int32)
+    annotation[5:15, 5:15] = 1
+    known = boundary_target(annotation, "binary")
+    kept = boundary_target(annotation, "binary", inside=False)
+    assert known[10, 10] == 0
+    assert kept[10, 10] == IGNORE
+    outside_or_outline = (annotation == 0) | (known == 1)
+    assert np.array_equal(known[outside_or_outline], kept[outside_or_outline])
+    assert np.array_equal(boundary_target(annotation, "instance", inside=False), known)
+
+
+def test_contacts_across_slices_are_outlines():
+    tomogram, labels = scene()
+    contacts = np.zeros(labels.shape, bool)
+    inside = ndimage.binary_erosion(labels == labels.max(), np.ones((1, 5, 5)))
+    contacts |= inside
+    pair = AnnotatedVolume("a", tomogram, labels, "dark", "instance", contacts=contacts)
+    heads = ["probability", "boundary"]
+    targets = make_targets(pair, 10.0, 3, heads)
+    plain = make_targets(replace(pair, contacts=None), 10.0, 3, heads)
+    for z, (one, two) in enumerate(zip(targets, plain, strict=True)):
+        assert (one.target[1][contacts[z]] == 1).all()
+        assert np.array_equal(one.target[1][~contacts[z]], two.target[1][~contacts[z]])
+
+
+def test_scores_are_given_for_each_imaging_condition():
+    pairs = []
+    for number, group in enumerate(("krios", "glacios")):
+        tomogram, labels = scene(number, shape=(12, 128, 128))
+        pairs.append(
+            AnnotatedVolume(
+                group, tomogram, sparse(labels, (2, 5, 8)), "dark", "instance", group=group
+            )
+        )
+    card, _, _ = train(pairs, None, replace(TINY, steps=30))
+    assert set(card["groups"]) == {"krios", "glacios"}
+    voxels = [one["held_out_voxels"] for one in card["groups"].values()]
+    assert sum(voxels) == card["metrics"]["held_out_probability_voxels"]
+
+
+def test_fine_tuning_is_slower_than_training_from_scratch(trained):
+    model, _ = trained
+    tomogram, labels = scene(3)
+    pair = AnnotatedVolume("a", tomogram, sparse(labels), "dark", "instance")
+    settings = replace(TINY, steps=2, learning_rate=None)
+    scratch, tuned = (train([pair], base, settings)[0] for base in (None, model))
+    assert tuned["recipe"]["learning_rate"] < scratch["recipe"]["learning_rate"]

@@ -24,6 +24,7 @@ def annotated(sheet, kind):
                 annotation=read_annotation(sample.annotation, tuple(facts["shape"])),
                 polarity=facts["polarity"],
                 kind=kind,
+                group=sample.group,
             )
         )
     return pairs

@@ -309,6 +309,13 @@ def _models(models: dict) -> str:
             curves[key] = (steps, values)
         drawn = charts.lines(curves, ["#0072b2", "#d55e00"], "learning curve", "step")
         parts.append(f"<figure><h3>Segmenter: learning curve</h3>{drawn}</figure>" if drawn else "")
+    groups = (models.get("segmenter") or {}).get("groups")
+    if isinstance(groups, dict) and groups:
+        rows = [
+            [name, one["held_out_dice"], one["held_out_voxels"]] for name, one in groups.items()
+        ]
+        drawn = charts.table(["group", "Dice, held-out annotation", "voxels"], rows)
+        parts.append(f"<div><h3>Segmenter: by group</h3>{drawn}</div>")
     card = models.get("classifier") or {}
     if card.get("confusion_matrix") and card.get("classes"):
         drawn = charts.confusion(card["confusion_matrix"], card["classes"])

@@ -3,26 +3,25 @@
 ``python -m tomocensus.segment.pretrain --output models/base-segmenter --cache CACHE``
 
 Rounds of training, each on tomograms that the one before has not seen, from wide simulation. The
-network works on whatever voxel size it is given: the tomograms keep their own (7-32 Å), so that
-fine-tuning may choose the one that suits the data. Tomograms and finished rounds are kept in the
-cache, so a run that was stopped goes on where it was; ``python -m tomocensus.simulate.training``
-fills it beforehand. Annotated real tomograms join in with ``--sheet``.
+network works on whatever voxel size it is given: the tomograms keep their own (finer ones than 12 Å
+are binned), so that fine-tuning may choose the one that suits the data. Tomograms and finished
+rounds are kept in the cache, so a run that was stopped goes on where it was; ``python -m
+tomocensus.simulate.training`` fills it beforehand. Annotated real tomograms join in with
+``--annotated``.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tomocensus.errors import InputError
-from tomocensus.inspect import inspect
-from tomocensus.io import read_volume
 from tomocensus.models import load_model, save_model
 from tomocensus.progress import progress
-from tomocensus.samples import read_annotation, read_samples
+from tomocensus.segment.annotated import read_annotated
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
 from tomocensus.segment.training import train
 from tomocensus.simulate.training import stored_tomogram
@@ -53,13 +52,24 @@ def simulated_pair(seed: int, cache: Path) -> AnnotatedVolume:
     annotation[rest], membrane[rest] = -1, -1
     return AnnotatedVolume(
         f"simulated-{seed}",
-        Volume(made.tomogram.data, VOXEL_SIZE),
+        at_own_scale(made.tomogram),
         annotation,
         made.polarity,
         "instance",
         membrane,
         contacts,
     )
+
+
+def at_own_scale(tomogram: Volume) -> Volume:
+    """Return the tomogram with a voxel size that makes training keep its own scale.
+
+    The network learns at one nominal voxel size; what is finer than its range is binned to the
+    finest of the range, as in prediction.
+    """
+    finest = VOXEL_SIZE_RANGE[0]
+    binning = min(tomogram.voxel_size / finest, 1.0)
+    return replace(tomogram, voxel_size=VOXEL_SIZE * binning)
 
 
 def contacts_in_z(labels: np.ndarray) -> np.ndarray:
@@ -70,27 +80,6 @@ def contacts_in_z(labels: np.ndarray) -> np.ndarray:
     result[:-1] |= touching
     result[1:] |= touching
     return result
-
-
-def real_pairs(sheet: str, kind: str) -> list[AnnotatedVolume]:
-    """Return the annotated tomograms of a sample sheet, at their own voxel sizes."""
-    pairs = []
-    for name, sample in sorted(read_samples(sheet).items()):
-        if sample.annotation:
-            facts = inspect(sample)
-            volume = read_volume(sample.path)
-            pairs.append(
-                AnnotatedVolume(
-                    name,
-                    Volume(volume.data, VOXEL_SIZE),
-                    read_annotation(sample.annotation, tuple(facts["shape"])),
-                    facts["polarity"],
-                    kind,
-                )
-            )
-    if not pairs:
-        raise InputError(f"{sheet}: no row names an annotation.")
-    return pairs
 
 
 def main() -> None:
@@ -107,13 +96,16 @@ def main() -> None:
     options.add_argument("--width", type=int, default=24)
     options.add_argument("--depth", type=int, default=5)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--sheet", help="sample sheet of real annotated tomograms")
+    options.add_argument(
+        "--annotated", help="real ones as well: a sample sheet, a folder or a copick configuration"
+    )
     options.add_argument("--kind", default="binary", help="of their annotation")
     options.add_argument("--threads", type=int)
     arguments = options.parse_args()
     cache = Path(arguments.cache)
     first = 10_000 * arguments.seed
-    real = real_pairs(arguments.sheet, arguments.kind) if arguments.sheet else []
+    real = read_annotated(arguments.annotated, arguments.kind) if arguments.annotated else []
+    real = [replace(one, tomogram=at_own_scale(one.tomogram)) for one in real]
     base = None
     for number in range(arguments.rounds):
         folder = cache / f"round-{number}"

@@ -33,6 +33,8 @@ class AnnotatedVolume:
     contacts : numpy.ndarray, optional
         bool, where an object touches another one in the next or the last slice: outlines that
         single slices do not show.
+    group : str
+        Imaging condition; scores are given for each.
     """
 
     name: str
@@ -42,6 +44,7 @@ class AnnotatedVolume:
     kind: str = "binary"
     membrane: np.ndarray | None = None
     contacts: np.ndarray | None = None
+    group: str = ""
 
     def __post_init__(self):
         if self.kind not in KINDS:

@@ -29,6 +29,8 @@ class TargetSlice:
         ``(heads, ny, nx)``, uint8: 0, 1 or 255 (not annotated).
     held_out : numpy.ndarray
         bool ``(ny, nx)``: kept for validation.
+    group : str
+        Imaging condition.
     """
 
     name: str
@@ -36,6 +38,7 @@ class TargetSlice:
     image: np.ndarray
     target: np.ndarray
     held_out: np.ndarray = field(default=None)
+    group: str = ""
 
     def training_target(self) -> np.ndarray:
         """Return the targets without what is held out."""
@@ -146,6 +149,7 @@ def make_targets(
                 source.slab(z, slices),
                 target,
                 np.zeros(labels.shape, bool),
+                pair.group,
             )
         )
     return result

@@ -88,6 +88,7 @@ def train(
     if held:
         card["metrics"], calibration = _calibrate(averaged, targets, heads, device)
         card["calibration"] = calibration
+        card["groups"] = _by_group(averaged, targets, device)
         final = card["metrics"]["held_out_dice"]
         if final < 0.5:
             card["warnings"].append(
@@ -396,6 +397,21 @@ def _calibrate(network, targets, heads, device) -> tuple[dict, dict]:
         metrics[f"held_out_{head}_voxels"] = int(known.sum())
     metrics["held_out_dice"] = metrics["held_out_probability_dice"]
     return metrics, fitted
+
+
+def _by_group(network, targets, device) -> dict[str, dict]:
+    """Return Dice and number of held-out voxels by imaging condition, where there are several."""
+    found = {}
+    for group in sorted({t.group for t in targets}):
+        mine = [t for t in targets if t.group == group and t.held_out.any()]
+        if mine:
+            logits, truth = _logits_held_out(network, mine, device)
+            known = truth[:, 0] != IGNORE
+            found[group or "no group"] = {
+                "held_out_dice": _dice(logits[known, 0] > 0, truth[known, 0] == 1),
+                "held_out_voxels": int(known.sum()),
+            }
+    return found if len(found) > 1 else {}
 
 
 def platt(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

@@ -1,0 +1,77 @@
+import sys
+
+import numpy as np
+import pytest
+
+from tomocensus.classify import pretrain as classify_pretrain
+from tomocensus.models import load_model
+from tomocensus.segment import pretrain as segment_pretrain
+from tomocensus.segment.contrast import model_shape
+from tomocensus.segment.pretrain import at_own_scale, contacts_in_z
+from tomocensus.simulate import training
+from tomocensus.volume import Volume
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(training, "SHAPE", (24, 64, 64))
+
+
+def test_a_training_tomogram_is_made_once(tmp_path, monkeypatch):
+    first = training.stored_tomogram(3, tmp_path)
+    monkeypatch.setattr(training, "training_tomogram", None)
+    again = training.stored_tomogram(3, tmp_path)
+    assert np.array_equal(first.tomogram.data, again.tomogram.data)
+    assert np.array_equal(first.instances.data, again.instances.data)
+    assert first.classes == again.classes
+    assert set(np.unique(first.instances.data)) - {0} == set(first.classes)
+
+
+def test_two_runs_fill_one_cache_without_meeting(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(training, "stored_tomogram", lambda seed, cache: made.append(seed))
+    for offset in ("0", "1"):
+        options = ["--cache", str(tmp_path), "--count", "5", "--every", "2", "--offset", offset]
+        monkeypatch.setattr(sys, "argv", ["training", *options])
+        training.main()
+    assert sorted(made) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("voxel_size", "binned"), [(8.0, 8 / 12), (12.0, 1.0), (20.0, 1.0)])
+def test_training_bins_what_prediction_would_bin(voxel_size, binned):
+    tomogram = at_own_scale(Volume(np.zeros((24, 60, 60), np.float32), voxel_size))
+    shape = model_shape(tomogram.shape, tomogram.voxel_size, segment_pretrain.VOXEL_SIZE)
+    assert shape == tuple(round(n * binned) for n in (24, 60, 60))
+
+
+def test_contacts_are_found_above_and_below():
+    labels = np.zeros((4, 1, 3), int)
+    labels[0, 0], labels[1, 0] = (1, 1, 0), (2, 1, 1)
+    found = contacts_in_z(labels)
+    assert found[:, 0].tolist() == [[True, False, False], [True, False, False]] + [[False] * 3] * 2
+
+
+def test_the_segmenters_recipe_makes_a_base_that_can_be_resumed(tmp_path, monkeypatch):
+    options = (
+        "--rounds 2 --tomograms 2 --steps 3 --batch 2 --patch 32 --slices 3 --width 4 --depth 3"
+    )
+    command = ["pretrain", "--output", tmp_path / "m", "--cache", tmp_path / "c", *options.split()]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    segment_pretrain.main()
+    made = load_model(tmp_path / "m", "segmenter")
+    assert made.card["heads"] == ["probability", "boundary", "membrane"]
+    assert made.card["voxel_size_range"] == segment_pretrain.VOXEL_SIZE_RANGE
+    assert made.card["recipe"]["slices"] == made.card["architecture"]["slices"] == 3
+    monkeypatch.setattr(segment_pretrain, "train", None)
+    segment_pretrain.main()
+    assert load_model(tmp_path / "m", "segmenter").sha256 == made.sha256
+
+
+def test_views_of_a_training_tomogram_are_kept(tmp_path):
+    seen, names, seeds = classify_pretrain.collect(range(1), tmp_path)
+    again, kinds, _ = classify_pretrain.collect(range(1), tmp_path)
+    assert len(seen) == len(names) == len(seeds) > 0
+    assert np.array_equal(names, kinds)
+    for one, two in zip(seen, again, strict=True):
+        assert np.array_equal(one.crops, two.crops)
+        assert np.array_equal(one.features, two.features)
