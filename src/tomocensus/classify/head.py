@@ -25,8 +25,8 @@ UNKNOWN = "unknown"
 # Prior probability that an object is of a kind without examples.
 NEW_KIND = 0.05
 # How many examples the simulated covariance and temperature count for.
-_PRIOR_WEIGHT = 100.0
-_TEMPERATURE_WEIGHT = 20.0
+_PRIOR_WEIGHT = 300.0
+_TEMPERATURE_WEIGHT = 100.0
 # Part of W added to B: kinds may differ in directions in which the simulated ones do not.
 _OPEN_DIRECTIONS = 0.3
 

@@ -33,6 +33,8 @@ VOXEL_SIZE = 16.0
 VOXEL_SIZE_RANGE = [12.0, 32.0]
 # Every n-th slice is learnt from: neighbours are nearly the same.
 STRIDE = 4
+# Part of the slices kept for validation: of hundreds of tomograms a little is enough.
+HOLD_OUT = 0.005
 # Options that say how a model was made.
 RECIPE = ("rounds", "tomograms", "steps", "batch", "patch", "slices", "width", "depth")
 # What crowds the cytosol is no object: it would bridge all that are.
@@ -123,7 +125,7 @@ def main() -> None:
                 width=arguments.width,
                 depth=arguments.depth,
                 learning_rate=2e-3 / (1 + number),
-                hold_out=0.06,
+                hold_out=HOLD_OUT,
                 threads=arguments.threads,
             )
             card, weights, _ = train(pairs, base, settings)
