@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tomocensus.classify import pretrain as classify_pretrain
+from tomocensus.io import write_labels, write_mrc
 from tomocensus.models import load_model
 from tomocensus.segment import pretrain as segment_pretrain
 from tomocensus.segment.contrast import model_shape
@@ -75,3 +76,38 @@ def test_views_of_a_training_tomogram_are_kept(tmp_path):
     for one, two in zip(seen, again, strict=True):
         assert np.array_equal(one.crops, two.crops)
         assert np.array_equal(one.features, two.features)
+
+
+def write_classified(folder):
+    """Write a simulated tomogram as a lab would keep a real one: sheet, labelmap, classes."""
+    made = training.training_tomogram(5)
+    write_mrc(folder / "a.mrc", made.tomogram)
+    write_labels(folder / "truth.mrc", made.instances)
+    rows = "".join(f"{number},my_{name}\n" for number, name in made.classes.items())
+    (folder / "classes.csv").write_text("instance,class\n" + rows)
+    (folder / "sheet.tsv").write_text(
+        "tomogram\tpath\tpolarity\tground_truth\tground_truth_classes\n"
+        f"a\ta.mrc\t{made.polarity}\ttruth.mrc\tclasses.csv\n"
+    )
+    return made
+
+
+def test_an_encoder_is_fine_tuned_on_real_classified_objects(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = write_classified(tmp_path)
+    seen, names, tomograms = classify_pretrain.real_views("sheet.tsv")
+    assert sorted(names) == sorted(f"my_{name}" for name in made.classes.values())
+    assert set(tomograms) == {"a"}
+    cards = {}
+    for name, more in (("first", []), ("second", ["--start", "first", "--annotated", "sheet.tsv"])):
+        options = f"--encoder {name} --head {name}-head --cache c --tomograms 8 --steps 2 --width 4"
+        monkeypatch.setattr(sys, "argv", ["pretrain", *options.split(), *more])
+        classify_pretrain.main()
+        cards[name] = load_model(name, "encoder").card
+    assert cards["second"]["training"]["start"] == cards["first"]["sha256"]
+    assert cards["second"]["width"] == 4
+    known = cards["second"]["classes"]
+    assert 0 < cards["second"]["training"]["real_objects"] <= len(seen)
+    assert any(name.startswith("my_") for name in known)
+    head = load_model("second-head", "classifier").card
+    assert head["encoder"] == cards["second"]["sha256"]

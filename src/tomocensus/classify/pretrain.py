@@ -4,7 +4,9 @@
 models/base-classifier --cache CACHE``
 
 The views of each simulated tomogram are kept in the cache, so a run that was stopped goes on where
-it was; several runs with ``--simulate-only`` may fill one cache together.
+it was; several runs with ``--simulate-only`` may fill one cache together. Real objects whose
+classes are known join in with ``--annotated``; ``--start`` fine-tunes an encoder instead of making
+one.
 """
 
 from __future__ import annotations
@@ -22,8 +24,12 @@ from tomocensus.classify.embeddings import Embeddings
 from tomocensus.classify.features import NAMES
 from tomocensus.classify.head import Prior, apply_head, fit_head
 from tomocensus.classify.views import CLOSE, View, views
+from tomocensus.errors import InputError
+from tomocensus.inspect import inspect
+from tomocensus.io import read_volume
 from tomocensus.models import Model, load_model, save_model
 from tomocensus.progress import progress
+from tomocensus.samples import read_annotation, read_samples
 from tomocensus.simulate.training import stored_tomogram
 from tomocensus.volume import Volume
 
@@ -129,6 +135,42 @@ def collect(seeds: range, cache: Path) -> tuple[list[View], np.ndarray, np.ndarr
     return seen, np.array(names), np.array(seed_of)
 
 
+def real_views(sheet: str | Path) -> tuple[list[View], np.ndarray, np.ndarray]:
+    """Return views, classes and tomograms of real objects whose classes are known.
+
+    Parameters
+    ----------
+    sheet : path-like
+        Sample sheet; counts rows with both ``ground_truth`` (a labelmap) and
+        ``ground_truth_classes`` (columns instance, class). Relative paths are relative to the
+        working directory.
+
+    Raises
+    ------
+    InputError
+        Where no row has both.
+    """
+    seen, names, tomograms = [], [], []
+    for name, sample in sorted(read_samples(sheet).items()):
+        if not (sample.ground_truth and sample.ground_truth_classes):
+            continue
+        facts = inspect(sample)
+        labels = read_annotation(sample.ground_truth, tuple(facts["shape"]))
+        table = pd.read_csv(sample.ground_truth_classes)
+        kinds = dict(zip(table["instance"], table["class"].astype(str), strict=True))
+        known = np.where(np.isin(labels, list(kinds)), labels, 0)
+        some = list(views(read_volume(sample.path, facts["voxel_size"]), known, facts["polarity"]))
+        seen += some
+        names += [kinds[view.number] for view in some]
+        tomograms += [name] * len(some)
+    if not seen:
+        raise InputError(
+            f"{sheet}: no row has classified objects. Fill the columns 'ground_truth' (a labelmap) "
+            "and 'ground_truth_classes' (a table with the columns instance and class)."
+        )
+    return seen, np.array(names), np.array(tomograms)
+
+
 def augment(view: View, rng: np.random.Generator) -> View:
     """Return a view mirrored, turned about Z, with other contrast and noise; one close look less.
 
@@ -149,7 +191,13 @@ def augment(view: View, rng: np.random.Generator) -> View:
 
 
 def train(
-    seen: list[View], names: np.ndarray, steps: int, seed: int, width: int, dimensions: int
+    seen: list[View],
+    names: np.ndarray,
+    steps: int,
+    seed: int,
+    width: int,
+    dimensions: int,
+    start: Model | None = None,
 ) -> dict[str, np.ndarray]:
     """Train the encoder; return its weights.
 
@@ -166,20 +214,25 @@ def train(
         Kind of each.
     steps, seed, width, dimensions : int
         Optimiser's steps, seed, and size of the network.
+    start : Model, optional
+        Encoder of that size to start from, at a fifth of the learning rate.
     """
     import torch
 
     from tomocensus.classify.embeddings import batch
-    from tomocensus.classify.encoder import Encoder
+    from tomocensus.classify.encoder import Encoder, build
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = Encoder(width, dimensions).to(device)
+    network = (Encoder(width, dimensions) if start is None else build(start)).train().to(device)
+    highest = 2e-3 if start is None else 4e-4
     kinds, target = np.unique(names, return_inverse=True)
     directions = torch.nn.Parameter(torch.randn(len(kinds), dimensions, device=device))
-    optimiser = torch.optim.AdamW([*network.parameters(), directions], lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
+    optimiser = torch.optim.AdamW(
+        [*network.parameters(), directions], lr=highest, weight_decay=1e-2
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, highest, steps)
     chance = 1 / np.sqrt(np.bincount(target))[target]
     chance /= chance.sum()
     losses = []
@@ -266,6 +319,22 @@ def prior_of(known: dict[int, Embeddings], names: np.ndarray, seed: int) -> Prio
     return Prior(plain.mean, plain.within, plain.between, float(np.exp(np.mean(np.log(found)))))
 
 
+def _real_parts(sheet: str | None, seed: int):
+    """Return what to learn from and what to keep for prior and head (a quarter) of real objects.
+
+    Real tomograms are numbered from -1 down: simulated ones have their seeds.
+    """
+    if not sheet:
+        return ([], [], []), ([], [], [])
+    seen, names, tomograms = real_views(sheet)
+    numbers = -1 - np.unique(tomograms, return_inverse=True)[1]
+    later = np.random.default_rng(seed).random(len(seen)) < 0.25
+    return tuple(
+        ([seen[k] for k in rows], names[rows], numbers[rows])
+        for rows in (np.nonzero(~later)[0], np.nonzero(later)[0])
+    )
+
+
 def main() -> None:
     """Train, fit, measure on tomograms that neither has seen, and write both models."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -277,6 +346,8 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--width", type=int, default=16)
     options.add_argument("--dimensions", type=int, default=48)
+    options.add_argument("--annotated", help="sample sheet of real tomograms with known classes")
+    options.add_argument("--start", help="encoder to fine-tune (its size counts)")
     options.add_argument("--simulate-only", action="store_true")
     options.add_argument("--every", type=int, default=1, help="simulate every n-th seed")
     options.add_argument("--offset", type=int, default=0, help="... starting here")
@@ -294,17 +365,27 @@ def main() -> None:
             if not (cache / f"views-{seed}.npz").is_file():
                 store(cache / f"views-{seed}.npz", *simulated_views(seed, cache))
         return
+    start = load_model(arguments.start, "encoder") if arguments.start else None
+    if start is not None:
+        arguments.width, arguments.dimensions = start.card["width"], start.card["dimensions"]
     seen, names, _ = collect(ranges[0], cache)
+    learnt, kept = _real_parts(arguments.annotated, arguments.seed)
+    seen, names = seen + learnt[0], np.append(names, learnt[1])
     print(f"{len(seen)} objects: {pd.Series(names).value_counts().to_dict()}", file=sys.stderr)
     weights = train(
-        seen, names, arguments.steps, arguments.seed, arguments.width, arguments.dimensions
+        seen, names, arguments.steps, arguments.seed, arguments.width, arguments.dimensions, start
     )
     card = {
         "kind": "encoder",
         "architecture": "3D CNN on views at three scales",
         "width": arguments.width,
         "dimensions": arguments.dimensions,
-        "training": {"simulated_tomograms": count, "objects": len(names)},
+        "training": {
+            "simulated_tomograms": count,
+            "objects": len(names),
+            "real_objects": len(learnt[1]),
+            "start": None if start is None else start.sha256,
+        },
         "recipe": f"tomocensus.classify.pretrain --tomograms {count} --steps {arguments.steps} "
         f"--seed {arguments.seed} --width {arguments.width} --dimensions {arguments.dimensions}",
         "classes": sorted({str(name) for name in names}),
@@ -312,6 +393,7 @@ def main() -> None:
     del seen
     plain = Model({**card, "sha256": "plain"}, weights)
     seen, names, seeds = collect(ranges[1], cache)
+    seen, names, seeds = seen + kept[0], np.append(names, kept[1]), np.append(seeds, kept[2])
     prior = prior_of(described(seen, plain, seeds), names, arguments.seed)
     save_model(arguments.encoder, card, {**weights, **prior.to_weights()})
     encoder = load_model(arguments.encoder, "encoder")
