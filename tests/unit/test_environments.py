@@ -62,9 +62,9 @@ def pins(lines, separator):
 def project():
     with open(ROOT / "pyproject.toml", "rb") as stream:
         table = tomllib.load(stream)["project"]
-    # The viewer is for workstations with a screen; neither workflow nor demo needs it.
-    optional = {k: v for k, v in table["optional-dependencies"].items() if k != "viewer"}
-    extras = [line for lines in optional.values() for line in lines]
+    # The viewer is for workstations with a screen, OpenVINO an engine that one may choose.
+    optional = table["optional-dependencies"].items()
+    extras = [line for k, lines in optional if k not in ("viewer", "openvino") for line in lines]
     return pins([*table["dependencies"], *extras], "==")
 
 
@@ -87,7 +87,8 @@ def third_party(script):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.partition(".")[0])
-    found -= set(sys.stdlib_module_names) | {"tomocensus", "_stage"}
+    # Used where it is there; pip's extra of the same name brings it.
+    found -= set(sys.stdlib_module_names) | {"tomocensus", "_stage", "openvino"}
     return {normal(MODULES.get(name, name)) for name in found}
 
 

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -398,3 +399,25 @@ def test_fine_tuning_is_slower_than_training_from_scratch(trained):
     settings = replace(TINY, steps=2, learning_rate=None)
     scratch, tuned = (train([pair], base, settings)[0] for base in (None, model))
     assert tuned["recipe"]["learning_rate"] < scratch["recipe"]["learning_rate"]
+
+
+def test_openvino_predicts_what_torch_predicts():
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    model = untrained()[0]
+    tomogram, _ = scene()
+    one, two = (
+        predict(tomogram, model, device="cpu", precision="float32", engine=engine)
+        for engine in ("torch", "openvino")
+    )
+    for head, found in one.items():
+        # Rounded to per cent.
+        assert np.abs(found.astype(int) - two[head]).max() <= 1
+
+
+def test_an_engine_that_is_not_there_is_an_error_with_a_remedy(monkeypatch):
+    tomogram, _ = scene()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match="pip install"):
+        predict(tomogram, untrained()[0], engine="openvino")
+    with pytest.raises(InputError, match="unknown"):
+        predict(tomogram, untrained()[0], engine="steam")

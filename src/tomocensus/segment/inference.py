@@ -38,6 +38,7 @@ def predict(
     mask: np.ndarray | None = None,
     tile: int = TILE,
     precision: str = "auto",
+    engine: str = "torch",
 ) -> dict[str, np.ndarray]:
     """Predict every head of a model in memory.
 
@@ -49,7 +50,7 @@ def predict(
         Of kind ``segmenter``.
     polarity : str
         ``dark`` or ``bright``.
-    device, threads, tta, mask, tile, precision
+    device, threads, tta, mask, tile, precision, engine
         As in :func:`predict_to_files`.
 
     Returns
@@ -58,7 +59,8 @@ def predict(
         By head: int8, per cent, shape of the tomogram.
     """
     maps = {head: np.zeros(tomogram.shape, np.int8) for head in _heads(model)}
-    _run(tomogram, model, maps, None, polarity, device, threads, tta, mask, tile, precision)
+    predictor = Predictor(model, device, threads, tta, tile, precision, engine)
+    _run(tomogram, model, predictor, maps, None, polarity, mask)
     return maps
 
 
@@ -74,6 +76,7 @@ def predict_to_files(
     uncertainty: str | Path | None = None,
     tile: int = TILE,
     precision: str = "auto",
+    engine: str = "torch",
 ) -> dict:
     """Predict to MRC files (int8, per cent); memory does not grow with the number of slices.
 
@@ -102,6 +105,8 @@ def predict_to_files(
         Slices with a longer side are cut into tiles of this side.
     precision : str
         ``auto`` (bfloat16 where it is fast), ``bfloat16`` or ``float32``.
+    engine : str
+        ``torch`` or, on CPUs and where it is installed, ``openvino``.
 
     Returns
     -------
@@ -137,9 +142,8 @@ def predict_to_files(
 
         maps = {head: writer(path) for head, path in paths.items()}
         entropy = None if uncertainty is None else writer(uncertainty)
-        return _run(
-            tomogram, model, maps, entropy, polarity, device, threads, tta, mask, tile, precision
-        )
+        predictor = Predictor(model, device, threads, tta, tile, precision, engine)
+        return _run(tomogram, model, predictor, maps, entropy, polarity, mask)
 
 
 def _heads(model: Model) -> list[str]:
@@ -149,15 +153,12 @@ def _heads(model: Model) -> list[str]:
     return list(heads)
 
 
-def _run(
-    tomogram, model, maps, entropy, polarity, device, threads, tta, mask, tile, precision
-) -> dict:
+def _run(tomogram, model, predictor, maps, entropy, polarity, mask) -> dict:
     """Predict model slice by model slice and put what is ready on the tomogram's grid."""
     if mask is not None and mask.shape != tomogram.shape:
         raise InputError(
             f"the mask has shape {mask.shape}, the tomogram {tomogram.shape}. Give one that fits."
         )
-    predictor = Predictor(model, device, threads, tta, tile, precision)
     working = working_voxel_size(model.card, [tomogram.voxel_size])
     source = Slices(tomogram, working, polarity)
     heads = _heads(model)
@@ -172,12 +173,13 @@ def _run(
         "heads": list(maps),
         "device": predictor.device.type,
         "precision": str(predictor.dtype).removeprefix("torch."),
+        "engine": predictor.engine,
         "model_shape": list(source.shape),
         "model_voxel_size": working,
         "contrast_median": source.median,
         "contrast_scale": abs(source.scale),
         "polarity": polarity,
-        "test_time_augmentation": bool(tta),
+        "test_time_augmentation": predictor.tta,
     }
 
 
@@ -225,6 +227,7 @@ class Predictor:
         tta: bool = False,
         tile: int = TILE,
         precision: str = "auto",
+        engine: str = "torch",
     ):
         if threads:
             torch.set_num_threads(int(threads))
@@ -235,11 +238,16 @@ class Predictor:
         fast = has_bfloat16(self.device)
         half = precision == "bfloat16" or (precision == "auto" and fast)
         self.dtype = torch.bfloat16 if half else torch.float32
-        self.tta = tta
+        self.tta = bool(tta)
         self.tile = tile
         self.network: UNet = fold(network).to(
             self.device, self.dtype, memory_format=torch.channels_last
         )
+        self.engine = engine
+        if engine == "openvino":
+            self.network = openvino_network(network, self.dtype, threads)
+        elif engine != "torch":
+            raise InputError(f"engine '{engine}' is unknown; use 'torch' or 'openvino'.")
 
     @torch.inference_mode()
     def __call__(self, slab: np.ndarray) -> np.ndarray:
@@ -285,5 +293,40 @@ class Predictor:
 
     def _network(self, image: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0)
-        tensor = tensor.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        if self.engine == "torch":
+            tensor = tensor.to(self.device, self.dtype)
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
         return torch.sigmoid(self.network(tensor).float())[0].cpu().numpy()
+
+
+def openvino_network(network: UNet, dtype: torch.dtype, threads: int | None):
+    """Return a function like the network, compiled by OpenVINO for this CPU.
+
+    Compiled once for each shape of input: the slices of a tomogram share one.
+
+    Raises
+    ------
+    InputError
+        Where OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise InputError(
+            "engine 'openvino' was asked for, and OpenVINO is not installed. Install it "
+            '(`pip install "tomocensus[openvino]"`) or use the engine torch.'
+        ) from error
+    network = network.to("cpu", torch.float32, memory_format=torch.contiguous_format)
+    options = {"INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = int(threads)
+    compiled = {}
+
+    def run(tensor: torch.Tensor) -> torch.Tensor:
+        shape = tuple(tensor.shape)
+        if shape not in compiled:
+            graph = openvino.convert_model(network, example_input=tensor, input=[shape])
+            compiled[shape] = openvino.Core().compile_model(graph, "CPU", options)
+        return torch.from_numpy(compiled[shape](tensor.numpy())[0])
+
+    return run
