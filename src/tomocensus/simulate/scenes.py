@@ -66,7 +66,7 @@ def draw_scene(
     touching: float = 0.3,
     largest: float = 0.1,
     attempts: int = 12,
-    lamella: tuple[float, float, float] | None = None,
+    start: Scene | None = None,
 ) -> Scene:
     """Place objects until each kind's number is reached or there is no room.
 
@@ -86,9 +86,8 @@ def draw_scene(
         Share of the volume that one object may fill.
     attempts : int
         Places tried for one object.
-    lamella : tuple of float, optional
-        Thickness as a share of the field's depth, and rise along y and x (voxels per voxel): all
-        outside the slab is cut off and empty.
+    start : Scene, optional
+        What is there already, numbered from 1 without gaps; changed in place.
 
     Returns
     -------
@@ -97,9 +96,7 @@ def draw_scene(
         its membrane and all within, but what lies within and is an object of its own has its own
         label.
     """
-    scene = Scene(np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, bool))
-    noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), 1, truncate=2.5)
-    scene.texture = noise / noise.std()
+    scene = start or empty_scene(rng, shape)
     volume = np.prod(shape) * voxel_size**3 / FIELD
     for kind, (radii, count) in KINDS.items():
         expected = count * volume * (abundance or {}).get(kind, 1.0)
@@ -113,8 +110,14 @@ def draw_scene(
                 if _place(rng, scene, kind, radius, voxel_size, touching, largest):
                     break
     _crowd(rng, scene, voxel_size)
-    if lamella:
-        _cut(scene, rng, *lamella)
+    return scene
+
+
+def empty_scene(rng: np.random.Generator, shape: tuple[int, int, int]) -> Scene:
+    """Return a scene that holds nothing but a texture for what will be in it."""
+    scene = Scene(np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, bool))
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), 1, truncate=2.5)
+    scene.texture = noise / noise.std()
     return scene
 
 
@@ -394,23 +397,3 @@ def _crowd(rng, scene, voxel_size):
     small = ndimage.gaussian_filter(specks, rng.uniform(20, 45) / voxel_size, truncate=3)
     small *= rng.uniform(0.2, 0.7) / (np.percentile(small, 99.9) + 1e-9)
     scene.density += np.where(scene.labels > 0, 0, small)
-
-
-def _cut(scene, rng, thickness, rise_y, rise_x):
-    """Cut the scene to a lamella: nothing is outside, and the ice inside has a density."""
-    depth, height, width = scene.labels.shape
-    y = np.arange(height)[:, np.newaxis] - height / 2
-    x = np.arange(width) - width / 2
-    rough = ndimage.gaussian_filter(rng.normal(size=(height, width)), 6) * 10
-    middle = depth / 2 + rise_y * y + rise_x * x + rough
-    z = np.arange(depth)[:, np.newaxis, np.newaxis]
-    within = np.clip(thickness * depth / 2 - np.abs(z - middle) + 0.5, 0, 1).astype(np.float32)
-    scene.density += 0.25
-    scene.density *= within
-    outside = within < 0.5
-    scene.labels[outside] = 0
-    scene.membrane[outside] = False
-    sizes = np.bincount(scene.labels.ravel(), minlength=len(scene.classes) + 1)
-    slivers = sizes < SMALLEST
-    scene.membrane[slivers[scene.labels] & (scene.labels > 0)] = False
-    scene.labels[slivers[scene.labels]] = 0
