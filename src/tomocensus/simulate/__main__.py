@@ -3,7 +3,8 @@
 The folder holds, for every tomogram, the volume, its true instances, their classes and membranes,
 and a sample sheet and a configuration, so that the workflow runs in it at once:
 ``snakemake --directory FOLDER``. What a tomogram is like that no option says is drawn from its
-seed. Several calls with other seeds fill one folder together; the sample sheet lists all.
+seed. Several calls with other seeds fill one folder together, and so does the workflow's rule
+``simulate``; the sample sheet lists all that there are (``--tomograms 0``: nothing but the sheet).
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ COLUMNS = (
     "ground_truth",
     "ground_truth_classes",
 )
-CONFIG = """# Simulated tomograms; only what differs from the defaults stands here.
-tomograms: config/tomograms.tsv
+# A sheet of its own: the folder may be the project of real tomograms.
+SHEET = "config/simulated.tsv"
+CONFIG = f"""# Simulated tomograms; only what differs from the defaults stands here.
+tomograms: {SHEET}
 
 train_segmenter:
   annotation: instance
@@ -55,12 +58,14 @@ def main(arguments: list[str] | None = None) -> None:
             made = simulate_tomogram(seed, preset=options.preset, **settings)
         except (TypeError, ValueError) as error:
             sys.exit(f"ERROR: {error}")
-        target = folder / "data" / f"{options.preset}-{seed}"
+        target = folder / "simulated" / f"{options.preset}-{seed}"
         write_simulated(target, made)
         if seed < options.seed + options.annotated:
             annotate(target, made, options.slices)
-    write_text(folder / "config" / "tomograms.tsv", sheet(folder))
-    if not (folder / "config" / "config.yaml").is_file():
+    write_text(folder / SHEET, sheet(folder))
+    if (folder / "config" / "config.yaml").is_file():
+        print(f"To use these tomograms, set 'tomograms: {SHEET}' in {folder}/config/config.yaml")
+    else:
         write_text(folder / "config" / "config.yaml", CONFIG)
 
 
@@ -97,15 +102,22 @@ def annotate(folder: Path, made, slices: int) -> None:
 def sheet(folder: Path) -> str:
     """Return the sample sheet of all simulated tomograms in a folder."""
     rows = ["\t".join(COLUMNS)]
-    for path in sorted((folder / "data").glob("*/parameters.json")):
+    for path in sorted((folder / "simulated").glob("*/parameters.json")):
         chosen = json.loads(path.read_text(encoding="utf-8"))
         name = path.parent.name
-        files = [f"data/{name}/{file}" for file in ("instances.mrc", "classes.csv")]
-        annotation = f"data/{name}/annotation.mrc"
+        files = [f"simulated/{name}/{file}" for file in ("instances.mrc", "classes.csv")]
+        annotation = f"simulated/{name}/annotation.mrc"
         if not (folder / annotation).is_file():
             annotation = ""
         group = f"SNR {chosen['snr']:.2g}"
-        row = [name, f"data/{name}/tomogram.mrc", chosen["polarity"], group, annotation, *files]
+        row = [
+            name,
+            f"simulated/{name}/tomogram.mrc",
+            chosen["polarity"],
+            group,
+            annotation,
+            *files,
+        ]
         rows.append("\t".join(row))
     return "\n".join(rows) + "\n"
 
