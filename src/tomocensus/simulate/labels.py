@@ -73,7 +73,9 @@ def simulate_from_labels(
     scene.classes = {
         number: (classes or {}).get(number, "membrane") for number in range(1, last + 1)
     }
-    draw_scene(rng, data.shape, labels.voxel_size, chosen["abundance"], start=scene)
+    draw_scene(
+        rng, data.shape, labels.voxel_size, chosen["abundance"], start=scene, cut_filaments=True
+    )
     return photograph(scene, seed, chosen, rng, aside)
 
 

@@ -81,7 +81,9 @@ def simulate_tomogram(
     """
     chosen, rng, aside = choose(seed, shape, voxel_size, preset, overrides)
     # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
-    room = {} if preset == "demo" else {"largest": 0.3, "attempts": 20, "touching": 0.5}
+    room = {"largest": 0.3, "attempts": 20, "touching": 0.5, "cut_filaments": True}
+    if preset == "demo":
+        room = {}
     if chosen["abundance"] is None and preset == "demo":
         chosen["abundance"] = {kind: DEMO_ABUNDANCE.get(kind, 0.0) for kind in KINDS}
     elif chosen["abundance"] is None:
