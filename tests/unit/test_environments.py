@@ -36,7 +36,7 @@ STAGES = {
     "cluster": ["cluster"],
     "embed": ["embed"],
     "classify": ["classify", "train_classifier", "review"],
-    "measure": ["measure", "export"],
+    "measure": ["measure", "export", "simulate"],
     "census": ["census"],
     "evaluate": ["evaluate"],
     "report": ["picture", "report"],

@@ -1,14 +1,29 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import fft, ndimage
 
 from tomocensus.io import read_volume
-from tomocensus.simulate import KINDS, image_labels, simulate_tomogram, write_dataset
-from tomocensus.simulate.microscope import contrast_transfer, projection_matrix
+from tomocensus.samples import load_config, read_samples
+from tomocensus.simulate import (
+    KINDS,
+    Imaging,
+    image_labels,
+    simulate_from_labels,
+    simulate_tomogram,
+    write_dataset,
+)
+from tomocensus.simulate.__main__ import main as simulate_command
+from tomocensus.simulate.conditions import CONDITIONS, draw_conditions
+from tomocensus.simulate.finish import DENOISERS, ENCODINGS
+from tomocensus.simulate.microscope import SCHEMES, contrast_transfer, projection_matrix
+from tomocensus.simulate.scenes import FIELD
+from tomocensus.volume import Volume
 
-SMALL = {"shape": (24, 64, 64), "voxel_size": 20.0}
+SMALL = {"shape": (20, 48, 48), "voxel_size": 20.0}
 
 
 def ball(shape, radius):
@@ -112,7 +127,7 @@ def test_polarity_only_turns_the_sign():
 @pytest.mark.parametrize("seed", [3, 11])
 @pytest.mark.parametrize("voxel_size", [8.0, 16.0, 25.0])
 def test_truth_is_complete(seed, voxel_size):
-    made = simulate_tomogram(seed, shape=(32, 96, 96), voxel_size=voxel_size, tilt_step=10)
+    made = simulate_tomogram(seed, shape=(24, 64, 64), voxel_size=voxel_size, tilt_step=10)
     labels = made.instances.data
     numbers = np.unique(labels[labels > 0])
     assert len(numbers) > 0
@@ -139,9 +154,165 @@ def test_objects_are_solid_and_denser_than_their_surroundings():
         assert made.density[mask].mean() > made.density[labels == 0].mean()
 
 
+@pytest.fixture(scope="module")
+def crowd():
+    """Fields that together hold every kind; small, coarse, quick."""
+    volume = 32 * 112 * 112 * 20.0**3 / FIELD
+    abundance = {kind: 3 / count / volume for kind, (_, count) in KINDS.items()}
+    abundance["ribosome"] *= 20
+    abundance["particle"] *= 20
+    abundance["autophagosome"] *= 2
+    settings = {"shape": (32, 112, 112), "voxel_size": 20.0, "tilt_step": 20, "lamella": 1.0}
+    return [simulate_tomogram(seed, abundance=abundance, **settings) for seed in range(6)]
+
+
+def test_every_kind_appears(crowd):
+    assert {kind for made in crowd for kind in made.classes.values()} == set(KINDS)
+
+
+def test_every_membrane_lies_on_an_object_that_has_one(crowd):
+    bare = {"lipid_droplet", "dense_body", "microtubule", "actin", "ribosome", "particle", "gold"}
+    for made in crowd:
+        kinds = np.array(["", *made.classes.values()])
+        assert not set(kinds[made.instances.data[made.membrane]]) & {"", *bare}
+
+
+def test_nested_objects_lie_inside_their_hosts(crowd):
+    nested = 0
+    for made in crowd:
+        labels = made.instances.data
+        boxes = ndimage.find_objects(labels)
+        for number in made.classes:
+            mask = np.pad(labels[boxes[number - 1]] == number, 1)
+            room = ndimage.binary_fill_holes(mask) & ~mask
+            guests = np.pad(labels[boxes[number - 1]], 1)[room]
+            for guest in np.unique(guests[guests > 0]):
+                nested += 1
+                # All of the guest, and its membrane is not the host's.
+                assert (guests == guest).sum() == (labels == guest).sum()
+                assert not made.membrane[ndimage.binary_dilation(labels == guest)][
+                    labels[ndimage.binary_dilation(labels == guest)] == number
+                ].any()
+    assert nested > 2
+
+
+def test_a_lamella_is_empty_above_and_below_and_its_truth_too():
+    settings = {"shape": (40, 64, 64), "voxel_size": 20.0, "tilt_step": 20, "ice": 0}
+    made = simulate_tomogram(2, lamella=0.6, rise=0.05, curtains=0.1, carbon=False, **settings)
+    whole = simulate_tomogram(2, lamella=1.0, carbon=False, **settings)
+    assert (made.density[[0, -1]] == 0).mean() > 0.9
+    assert not made.instances.data[[0, -1]].any()
+    assert not made.membrane[[0, -1]].any()
+    assert made.density[20].mean() > 0.2
+    cut = (made.instances.data > 0).sum() / (whole.instances.data > 0).sum()
+    assert 0.4 < cut < 0.95
+
+
+def test_conditions_change_the_image_but_not_the_truth():
+    one = simulate_tomogram(6, lamella=1.0, **SMALL)
+    other = simulate_tomogram(6, lamella=1.0, cytosol=0.5, snr=0.05, dose=0.0, ice=3, **SMALL)
+    assert np.array_equal(one.instances.data, other.instances.data)
+    assert np.array_equal(one.membrane, other.membrane)
+    assert not np.array_equal(one.tomogram.data, other.tomogram.data)
+    json.dumps(one.parameters)
+
+
+def test_wide_conditions_are_drawn():
+    drawn = [
+        draw_conditions(np.random.default_rng(seed), 1000.0, {"voxel_size": 12.0, "tilt_range": 60})
+        for seed in range(200)
+    ]
+    assert {made["correction"] for made in drawn} == {"none", "flip", "wiener"}
+    assert {made["denoiser"] for made in drawn} == set(DENOISERS)
+    assert {made["encoding"] for made in drawn} == set(ENCODINGS)
+    assert {made["scheme"] for made in drawn} == set(SCHEMES)
+    assert min(made["tilt_step"] for made in drawn) == 1
+    assert max(made["tilt_step"] for made in drawn) == 5
+    assert 0.2 < np.mean([made["lamella"] < 1 for made in drawn]) < 0.6
+    # Deconvolution in three dimensions is for what was not corrected before.
+    assert all(made["correction"] == "none" for made in drawn if made["deconvolution"])
+    assert all(made["clip"] for made in drawn if made["encoding"] != "float32")
+
+
+def test_the_demo_is_plain():
+    made = simulate_tomogram(20, preset="demo", shape=(16, 48, 48), tilt_step=10)
+    assert not set(made.parameters) & (set(CONDITIONS) - set(Imaging.__dataclass_fields__))
+    assert made.parameters.get("dose", 0.0) == 0.0
+
+
+def test_labels_of_real_membranes_are_imaged():
+    _, y, x = np.indices((24, 64, 64))
+    away = np.hypot(y - 32, x - 32)
+    labels = np.where(np.abs(away - 20) < 0.7, 2, np.where(np.abs(away - 14) < 0.7, 1, 0))
+    labels[:4] = 0
+    settings = {"snr": 5.0, "polarity": "bright", "lamella": 1.0, "gaps": 0.0, "ice": 0}
+    settings |= {"carbon": False, "background": 0.0, "deconvolution": 0.0, "around": {"actin": 0}}
+    settings |= {"instances": {1: 1, 2: 1}, "classes": {1: "autophagosome"}, "tilt_step": 4}
+    made = simulate_from_labels(Volume(labels, 14.0), 3, **settings)
+    assert made.classes[1] == "autophagosome"
+    truth = made.instances.data == 1
+    assert truth[labels > 0].mean() > 0.98
+    assert np.array_equal(truth & made.membrane, truth)
+    # 45 Å and a voxel, not much more.
+    thickness = truth[12].sum() / (2 * np.pi * (20 + 14))
+    assert 2.5 < thickness < 5.5
+    free = (made.instances.data == 0)[6:]
+    assert made.tomogram.data[6:][truth[6:]].mean() > made.tomogram.data[6:][free].mean()
+    again = simulate_from_labels(Volume(labels, 14.0), 3, **settings)
+    assert np.array_equal(made.tomogram.data, again.tomogram.data)
+
+
+def test_solid_labels_are_filled():
+    labels = np.zeros((24, 48, 48), np.uint8)
+    labels[6:18, 10:30, 10:30] = 4
+    made = simulate_from_labels(Volume(labels, 15.0), 1, solid=(4,), lamella=1.0)
+    truth = made.instances.data == 1
+    assert np.array_equal(truth, labels > 0)
+    assert not made.membrane[truth].any()
+    assert made.density[truth].mean() > 0.2
+
+
+def test_labels_that_make_no_scene_are_refused():
+    with pytest.raises(ValueError, match="3D volume"):
+        simulate_from_labels(Volume(np.zeros((8, 8, 8), np.uint8), 10.0), 1)
+    with pytest.raises(ValueError, match="without gaps"):
+        simulate_from_labels(Volume(np.ones((8, 8, 8), np.uint8), 10.0), 1, instances={1: 3})
+
+
+def test_the_command_writes_a_project_that_reads_well(tmp_path, monkeypatch, capsys):
+    common = ["--output", str(tmp_path), "--shape", "16", "48", "48", "--voxel-size", "20"]
+    common += ["--set", '{"tilt_step": 10}']
+    simulate_command([*common, "--tomograms", "2", "--seed", "3", "--annotated", "1"])
+    simulate_command([*common, "--tomograms", "1", "--seed", "9", "--snr", "0.7"])
+    monkeypatch.chdir(tmp_path)
+    config = load_config(yaml.safe_load((tmp_path / "config" / "config.yaml").read_text()))
+    samples = read_samples(config["tomograms"])
+    assert set(samples) == {"cell-3", "cell-4", "cell-9"}
+    assert samples["cell-9"].group == "SNR 0.7"
+    for sample in samples.values():
+        truth = read_volume(sample.ground_truth).data
+        rows = Path(sample.ground_truth_classes).read_text().splitlines()[1:]
+        assert {int(row.split(",")[0]) for row in rows} == set(np.unique(truth[truth > 0]))
+        assert read_volume(sample.path).voxel_size == pytest.approx(20.0)
+    assert samples["cell-4"].annotation is None
+    annotation = read_volume(samples["cell-3"].annotation).data
+    truth = read_volume(samples["cell-3"].ground_truth).data
+    marked = np.flatnonzero((annotation >= 0).any(axis=(1, 2)))
+    assert marked.tolist() == [4, 8, 12]
+    assert np.array_equal(annotation[marked], truth[marked])
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_the_command_tells_what_is_wrong(tmp_path):
+    with pytest.raises(SystemExit, match="snr and tilt_step must be positive"):
+        simulate_command(["--output", str(tmp_path), "--snr", "0", "--shape", "8", "16", "16"])
+
+
 def test_unknown_choices_are_refused():
     with pytest.raises(ValueError, match="preset 'moon'"):
         simulate_tomogram(1, preset="moon")
+    with pytest.raises(ValueError, match="'grey'"):
+        simulate_tomogram(1, polarity="grey")
     with pytest.raises(ValueError, match="'defocuss'"):
         simulate_tomogram(1, defocuss=3)
 

@@ -22,7 +22,7 @@ def bilayer(depth, at, voxel_size):
     return 0.9 * (layer(depth, at - 20, width) + layer(depth, at + 20, width))
 
 
-def _in_bilayer(depth, at, voxel_size):
+def in_bilayer(depth, at, voxel_size):
     """Tell what belongs to a bilayer around a depth, at least two voxels."""
     return np.abs(depth - at) <= max(BILAYER / 2 + voxel_size / 2, voxel_size)
 
@@ -77,7 +77,7 @@ def _mitochondrion(rng, depth, texture, points, size):
     density, membrane = _outer(depth, size)
     inner = -BILAYER / 2 - rng.uniform(0.8, 1.2) * GAP
     density += bilayer(depth, inner, size)
-    membrane |= _in_bilayer(depth, inner, size) & (depth <= 0)
+    membrane |= in_bilayer(depth, inner, size) & (depth <= 0)
     matrix = rng.uniform(0.15, 0.6) + rng.uniform(0.05, 0.25) * texture
     period = rng.uniform(500, 1100)
     phase = _plane_wave(rng, points, period)
@@ -97,7 +97,7 @@ def _autophagosome(rng, depth, texture, points, size):
     density, membrane = _outer(depth, size)
     inner = -BILAYER - rng.uniform(70, 250)
     density += bilayer(depth, inner, size)
-    membrane |= _in_bilayer(depth, inner, size) & (depth <= 0)
+    membrane |= in_bilayer(depth, inner, size) & (depth <= 0)
     cargo = rng.uniform(0.1, 0.5) + rng.uniform(0.1, 0.4) * texture
     density += np.where(depth < inner - 30, cargo, 0)
     return density, membrane

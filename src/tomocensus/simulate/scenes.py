@@ -30,6 +30,7 @@ KINDS = {
 }
 ONCE = ("plasma_membrane", "nuclear_envelope")  # at most one in a field
 COMPACT = ("vesicle", "virus_like_particle", "dense_body", "lipid_droplet", "autophagosome")
+FILAMENTS = ("microtubule", "actin")
 SOFT = (*COMPACT, "mitochondrion", "er", "golgi")  # give way where they meet another
 WAVINESS = {
     "mitochondrion": 0.05,
@@ -66,7 +67,8 @@ def draw_scene(
     touching: float = 0.3,
     largest: float = 0.1,
     attempts: int = 12,
-    lamella: tuple[float, float, float] | None = None,
+    start: Scene | None = None,
+    cut_filaments: bool = False,
 ) -> Scene:
     """Place objects until each kind's number is reached or there is no room.
 
@@ -86,9 +88,11 @@ def draw_scene(
         Share of the volume that one object may fill.
     attempts : int
         Places tried for one object.
-    lamella : tuple of float, optional
-        Thickness as a share of the field's depth, and rise along y and x (voxels per voxel): all
-        outside the slab is cut off and empty.
+    start : Scene, optional
+        What is there already, numbered from 1 without gaps; changed in place.
+    cut_filaments : bool
+        Filaments end where they meet an object; else one that meets any is not placed, and in a
+        crowd hardly one is.
 
     Returns
     -------
@@ -97,11 +101,10 @@ def draw_scene(
         its membrane and all within, but what lies within and is an object of its own has its own
         label.
     """
-    scene = Scene(np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, bool))
-    noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), 1, truncate=2.5)
-    scene.texture = noise / noise.std()
+    scene = start or empty_scene(rng, shape)
     volume = np.prod(shape) * voxel_size**3 / FIELD
-    for kind, (radii, count) in KINDS.items():
+    for kind in _order(rng, cut_filaments):
+        radii, count = KINDS[kind]
         expected = count * volume * (abundance or {}).get(kind, 1.0)
         number = int(expected) + (rng.random() < expected % 1)
         if kind in ONCE:
@@ -110,20 +113,43 @@ def draw_scene(
             # Small ones are common.
             radius = radii[0] * (radii[1] / radii[0]) ** rng.random()
             for _ in range(attempts):
-                if _place(rng, scene, kind, radius, voxel_size, touching, largest):
+                if _place(rng, scene, kind, radius, voxel_size, touching, largest, cut_filaments):
                     break
     _crowd(rng, scene, voxel_size)
-    if lamella:
-        _cut(scene, rng, *lamella)
     return scene
 
 
-def _place(rng, scene, kind, radius, voxel_size, touching, largest) -> bool:
+def _order(rng, cut_filaments) -> list[str]:
+    """Return the kinds in the order of placing; microtubules come early in every second scene.
+
+    Those that come late only find room in gaps.
+    """
+    kinds = list(KINDS)
+    if cut_filaments and rng.random() < 0.5:
+        kinds.remove("microtubule")
+        kinds.insert(len(ONCE), "microtubule")
+    return kinds
+
+
+def empty_scene(rng: np.random.Generator, shape: tuple[int, int, int]) -> Scene:
+    """Return a scene that holds nothing but a texture for what will be in it."""
+    scene = Scene(np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, bool))
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), 1, truncate=2.5)
+    scene.texture = noise / noise.std()
+    return scene
+
+
+def _place(rng, scene, kind, radius, voxel_size, touching, largest, cut_filaments) -> bool:
     """Try to place one object; False where there is no room."""
     shape = np.array(scene.labels.shape)
     r = radius / voxel_size
     centre, host = _choose_centre(rng, scene, kind, r, voxel_size, touching)
     body, levels = _body(rng, kind, centre, r, voxel_size, shape)
+    cut = cut_filaments and kind in FILAMENTS
+    if cut:
+        body = _free_stretch(body, scene.labels, 130 / voxel_size + 2)
+        if body is None:
+            return False
     if host is None and _meets(body, 0.6 * r, scene.labels):
         return False
     sampled = shapes.sample(body, shape, rng, 130 / voxel_size + 2)
@@ -145,7 +171,7 @@ def _place(rng, scene, kind, radius, voxel_size, touching, largest) -> bool:
         if not room[distance <= 1.5].all():
             return False
     elif (labels[inside] > 0).any():
-        distance = _give_way(kind, distance, labels)
+        distance = _give_way(distance, labels) if cut or kind in SOFT else None
         if distance is None:
             return False
     _write(rng, scene, kind, box, distance, body, levels, voxel_size, radius)
@@ -159,12 +185,31 @@ def _overlap(inside, labels) -> float:
     return np.count_nonzero(labels[inside]) / max(np.count_nonzero(inside), 1)
 
 
-def _give_way(kind, distance, labels):
+def _free_stretch(body, labels, reach):
+    """Return the longest stretch of a filament beside objects; None where all are short."""
+    around = np.vstack([np.zeros((1, 3)), np.eye(3), -np.eye(3)]) * (body.radius + 0.5)
+    at = np.rint(body.axis[:, np.newaxis] + around).astype(int)
+    seen = ((at >= 0) & (at < labels.shape)).all(axis=2)
+    at = np.clip(at, 0, np.array(labels.shape) - 1)
+    free = ~((labels[tuple(np.moveaxis(at, 2, 0))] > 0) & seen).any(axis=1)
+    # Runs of free points, as pairs of first and one past the last.
+    steps = np.flatnonzero(np.diff(np.r_[0, free.astype(np.int8), 0]))
+    runs = steps.reshape(-1, 2)
+    if not len(runs):
+        return None
+    first, stop = runs[(runs[:, 1] - runs[:, 0]).argmax()]
+    points = body.axis[first:stop]
+    if np.linalg.norm(points[-1] - points[0]) < 5 * body.radius:
+        return None
+    return shapes.balls(points, body.radius, reach)
+
+
+def _give_way(distance, labels):
     """Flatten an object against those it overlaps a little; None where that is no small change."""
     taken = labels > 0
     inside = distance <= 0
     share = np.count_nonzero(taken & inside) / np.count_nonzero(inside)
-    if kind not in SOFT or share > 0.2 or distance.size > 3e6:
+    if share > 0.2 or distance.size > 3e6:
         return None
     gap = ndimage.distance_transform_edt(~taken).astype(np.float32)
     distance = np.maximum(distance, 0.6 - gap)
@@ -394,23 +439,3 @@ def _crowd(rng, scene, voxel_size):
     small = ndimage.gaussian_filter(specks, rng.uniform(20, 45) / voxel_size, truncate=3)
     small *= rng.uniform(0.2, 0.7) / (np.percentile(small, 99.9) + 1e-9)
     scene.density += np.where(scene.labels > 0, 0, small)
-
-
-def _cut(scene, rng, thickness, rise_y, rise_x):
-    """Cut the scene to a lamella: nothing is outside, and the ice inside has a density."""
-    depth, height, width = scene.labels.shape
-    y = np.arange(height)[:, np.newaxis] - height / 2
-    x = np.arange(width) - width / 2
-    rough = ndimage.gaussian_filter(rng.normal(size=(height, width)), 6) * 10
-    middle = depth / 2 + rise_y * y + rise_x * x + rough
-    z = np.arange(depth)[:, np.newaxis, np.newaxis]
-    within = np.clip(thickness * depth / 2 - np.abs(z - middle) + 0.5, 0, 1).astype(np.float32)
-    scene.density += 0.25
-    scene.density *= within
-    outside = within < 0.5
-    scene.labels[outside] = 0
-    scene.membrane[outside] = False
-    sizes = np.bincount(scene.labels.ravel(), minlength=len(scene.classes) + 1)
-    slivers = sizes < SMALLEST
-    scene.membrane[slivers[scene.labels] & (scene.labels > 0)] = False
-    scene.labels[slivers[scene.labels]] = 0

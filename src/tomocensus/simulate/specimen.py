@@ -113,6 +113,10 @@ def _vary_matter(scene, specimen, rng):
         # Some lumens are as full as the cytosol, some clear.
         full = specimen.cytosol * rng.uniform(0, 1.3, count) * (rng.random(count) < 0.7)
         added = rng.normal(full, specimen.lumen)
+        # A microtubule is open at its ends.
+        tubes = kinds == "microtubule"
+        hollow |= tubes
+        added[tubes] = specimen.cytosol * rng.uniform(0.6, 1.1)
         added = np.where(hollow, added, 0).astype(np.float32)
         scene.density += np.where(scene.membrane, 0, added[scene.labels])
     where = np.nonzero(scene.membrane)

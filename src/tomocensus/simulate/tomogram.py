@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 
-from tomocensus.atomic import write_json, write_text
+from tomocensus.atomic import atomic_path, write_json, write_text
 from tomocensus.simulate.conditions import CONDITIONS, draw_conditions
 from tomocensus.simulate.finish import Finish, finished
 from tomocensus.simulate.microscope import Imaging, image_labels
-from tomocensus.simulate.scenes import FIELD, KINDS, draw_scene
+from tomocensus.simulate.scenes import FIELD, KINDS, Scene, draw_scene
 from tomocensus.simulate.specimen import Specimen, prepare, split_gold
 from tomocensus.volume import Volume
 
@@ -80,6 +79,22 @@ def simulate_tomogram(
     ValueError
         The preset or an override is unknown, or a value is impossible.
     """
+    chosen, rng, aside = choose(seed, shape, voxel_size, preset, overrides)
+    # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
+    room = {"largest": 0.3, "attempts": 20, "touching": 0.5, "cut_filaments": True}
+    if preset == "demo":
+        room = {}
+    if chosen["abundance"] is None and preset == "demo":
+        chosen["abundance"] = {kind: DEMO_ABUNDANCE.get(kind, 0.0) for kind in KINDS}
+    elif chosen["abundance"] is None:
+        crowded = PRESETS[preset].get("crowded", False)
+        chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
+    scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
+    return photograph(scene, seed, chosen, rng, aside)
+
+
+def choose(seed: int, shape, voxel_size, preset: str, overrides: dict):
+    """Return all choices by name, the generator of the scene, and that of its imaging."""
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r} is unknown; known are {', '.join(PRESETS)}")
     rng = np.random.default_rng(seed)
@@ -91,33 +106,15 @@ def simulate_tomogram(
     given.update(overrides)
     unknown = sorted(set(given) - set(chosen) - set(CONDITIONS))
     if unknown:
-        raise ValueError(
-            f"unknown override {unknown[0]!r}; known are {', '.join((*chosen, *CONDITIONS))}"
-        )
+        known = ", ".join((*chosen, *CONDITIONS))
+        raise ValueError(f"unknown override {unknown[0]!r}; known are {known}")
     chosen.update(given)
+    if chosen["polarity"] not in ("dark", "bright"):
+        raise ValueError(f"polarity {chosen['polarity']!r} is neither dark nor bright")
     if preset != "demo":
         depth = chosen["shape"][0] * chosen["voxel_size"]
         chosen = {**chosen, **draw_conditions(aside, depth, chosen), **given}
-    # A thin field at 5 Å lies within one mitochondrion: it must be allowed to show a piece.
-    room = {} if preset == "demo" else {"largest": 0.3, "attempts": 20, "touching": 0.5}
-    if chosen["abundance"] is None and preset == "demo":
-        chosen["abundance"] = {kind: DEMO_ABUNDANCE.get(kind, 0.0) for kind in KINDS}
-    elif chosen["abundance"] is None:
-        crowded = PRESETS[preset].get("crowded", False)
-        chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
-    scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
-    image = _image(scene, chosen, rng, aside)
-    labels, classes = _renumber(scene.labels, scene.classes)
-    size = chosen["voxel_size"]
-    return SimulatedTomogram(
-        Volume(image, size),
-        Volume(labels, size),
-        classes,
-        scene.membrane,
-        scene.density,
-        {"seed": seed, **chosen},
-        chosen["polarity"],
-    )
+    return chosen, rng, aside
 
 
 def _first_choices(rng):
@@ -134,8 +131,20 @@ def _first_choices(rng):
     return {**made, "polarity": str(rng.choice(["dark", "bright"]))}
 
 
-def _image(scene, chosen, rng, aside):
-    """Return the tomogram of a scene; the scene is changed where the specimen is."""
+def photograph(scene: Scene, seed: int, chosen: dict, rng, aside) -> SimulatedTomogram:
+    """Image a scene under the choices that `choose` returned.
+
+    Parameters
+    ----------
+    scene : Scene
+        As drawn; changed where the specimen is (a lamella cuts objects off).
+    seed : int
+        For the record.
+    chosen : dict
+        All choices by name.
+    rng, aside : numpy.random.Generator
+        For noise and errors, and for specimen and shading.
+    """
     size = chosen["voxel_size"]
     specimen, imaging, finish = (
         part(**{field.name: chosen[field.name] for field in fields(part) if field.name in chosen})
@@ -144,7 +153,17 @@ def _image(scene, chosen, rng, aside):
     prepare(scene, specimen, size, aside)
     plain, gold = split_gold(scene.density)
     image = image_labels(plain, size, rng, imaging, gold)
-    return finished(image, plain, size, imaging.defocus, finish, chosen["polarity"], aside)
+    image = finished(image, plain, size, imaging.defocus, finish, chosen["polarity"], aside)
+    labels, classes = _renumber(scene.labels, scene.classes)
+    return SimulatedTomogram(
+        Volume(image, size),
+        Volume(labels, size),
+        classes,
+        scene.membrane,
+        scene.density,
+        {"seed": seed, **chosen},
+        chosen["polarity"],
+    )
 
 
 def _abundance(rng, shape, voxel_size, crowded):
@@ -175,19 +194,25 @@ def write_dataset(
     Parameters
     ----------
     folder : path
-        Made where it is missing.
+        Replaced as a whole where it is there.
     seed, preset, **overrides
         As in `simulate_tomogram`, with ``shape`` and ``voxel_size`` among the overrides.
     """
+    made = simulate_tomogram(seed, preset=preset, **overrides)
+    write_simulated(folder, made)
+    return made
+
+
+def write_simulated(folder: str | os.PathLike, made: SimulatedTomogram) -> None:
+    """Write a simulated tomogram and its truth, the whole folder or nothing."""
     from tomocensus.io import write_labels, write_mrc
 
-    made = simulate_tomogram(seed, preset=preset, **overrides)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_mrc(folder / "tomogram.mrc", made.tomogram)
-    write_labels(folder / "instances.mrc", made.instances)
-    write_mrc(folder / "membrane.mrc", made.instances.with_data(made.membrane.astype(np.int8)))
-    rows = "".join(f"{number},{name}\n" for number, name in sorted(made.classes.items()))
-    write_text(folder / "classes.csv", "instance,class\n" + rows)
-    write_json(folder / "parameters.json", made.parameters)
-    return made
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        write_mrc(temporary / "tomogram.mrc", made.tomogram)
+        write_labels(temporary / "instances.mrc", made.instances)
+        membrane = made.instances.with_data(made.membrane.astype(np.int8))
+        write_mrc(temporary / "membrane.mrc", membrane)
+        rows = "".join(f"{number},{name}\n" for number, name in sorted(made.classes.items()))
+        write_text(temporary / "classes.csv", "instance,class\n" + rows)
+        write_json(temporary / "parameters.json", made.parameters)
