@@ -57,7 +57,8 @@ def _tilt_series(rng, known):
         "dose": _chance(rng, 0.9, 50, 180),
         "thickness": float(rng.uniform(0.2, 1.3)),
         "voltage": float(rng.choice([300.0, 200.0], p=[0.8, 0.2])),
-        "amplitude": float(rng.choice([0.07, 0.1])),
+        # Above 0.1 it stands for what else adds contrast at low frequency.
+        "amplitude": float(np.exp(rng.uniform(np.log(0.05), np.log(0.35)))),
         "defocus_spread": _chance(rng, 0.6, 0.02, 0.3),
         "defocus_error": _chance(rng, 0.6, 0.02, 0.3),
         "defocus_gradient": bool(rng.random() < 0.5),
@@ -80,10 +81,11 @@ def _errors(rng, voxel_size):
 def _reconstruction(rng):
     """Draw weighting, filters, correction and denoising."""
     sirt = rng.random() < 0.45
-    kind = rng.choice(["plain", "gaussian", "butterworth"], p=[0.3, 0.35, 0.35])
+    kind = rng.choice(["plain", "none", "gaussian", "butterworth"], p=[0.15, 0.25, 0.3, 0.3])
     low = {
         "plain": {},
-        "gaussian": {"lowpass": "exponential", "cutoff": rng.uniform(0.25, 0.5), "order": 2.0},
+        "none": {"lowpass": "exponential", "cutoff": 2.0, "order": 6.0},
+        "gaussian": {"lowpass": "exponential", "cutoff": rng.uniform(0.16, 0.5), "order": 2.0},
         "butterworth": {
             "lowpass": "butterworth",
             "cutoff": rng.uniform(0.22, 0.48),
@@ -101,7 +103,8 @@ def _reconstruction(rng):
     return {
         "sirt_iterations": int(rng.integers(5, 31)) if sirt else 0,
         **low,
-        "isotropic": bool(low and rng.random() < 0.7),
+        "isotropic": bool(low and rng.random() < 0.8),
+        "sharp": bool(rng.random() < 0.6),
         "correction": correction,
         "deconvolution": deconvolution,
         "denoiser": denoiser,

@@ -63,6 +63,9 @@ class Imaging:
         Of the low-pass, cycles per voxel and steepness.
     isotropic : bool
         The low-pass is along y too; else across the tilt axis alone.
+    sharp : bool
+        Undo the blur of the linear interpolation in back-projection: noise is white up to the
+        Nyquist frequency, as in a tomogram that was reconstructed finer and binned.
     """
 
     snr: float = 0.3
@@ -93,6 +96,7 @@ class Imaging:
     cutoff: float = 0.42
     order: float = 6.0
     isotropic: bool = False
+    sharp: bool = False
 
     def __post_init__(self):
         """Refuse what cannot be imaged."""
@@ -106,9 +110,7 @@ class Imaging:
             raise ValueError("no view is possible at 90 degrees")
 
 
-def projection_matrix(
-    depth: int, width: int, tilt: float, beyond: bool = False
-) -> sparse.csr_matrix:
+def projection_matrix(depth: int, width: int, tilt: float) -> sparse.csr_matrix:
     """Return the projection of an XZ plane along a tilt about Y, by linear interpolation.
 
     Parameters
@@ -117,32 +119,61 @@ def projection_matrix(
         Voxels in z and x.
     tilt : float
         Degrees.
-    beyond : bool
-        The plane goes on, mirrored, where the view shows what is beyond it.
 
     Returns
     -------
     scipy.sparse.csr_matrix
-        ``(width, depth * width)``; its transpose (without `beyond`) back-projects.
+        ``(width, depth * width)``; its transpose back-projects.
     """
+    z, x = np.mgrid[:depth, :width].astype(np.float64)
+    z -= (depth - 1) / 2
+    x -= (width - 1) / 2
     angle = np.deg2rad(tilt)
-    more = 0
-    if beyond:
-        need = width / 2 * (1 / np.cos(angle) - 1) + depth / 2 * abs(np.tan(angle)) + 1
-        more = min(int(np.ceil(need)), width)
-    z, x = np.mgrid[:depth, -more : width + more]
-    place = (x - (width - 1) / 2) * np.cos(angle) + (z - (depth - 1) / 2) * np.sin(angle)
-    place = (place + (width - 1) / 2).ravel()
-    x = np.where(x < 0, -1 - x, np.where(x >= width, 2 * width - 1 - x, x))
+    place = (x * np.cos(angle) + z * np.sin(angle) + (width - 1) / 2).ravel()
     low = np.floor(place).astype(int)
     share = place - low
-    column = (z * width + x).ravel()
+    column = np.arange(depth * width)
     rows = np.concatenate([low, low + 1])
     columns = np.concatenate([column, column])
     weights = np.concatenate([1 - share, share])
     good = (rows >= 0) & (rows < width)
     return sparse.csr_matrix(
         (weights[good].astype(np.float32), (rows[good], columns[good])),
+        shape=(width, depth * width),
+    )
+
+
+def surrounded_projection(depth: int, width: int, tilt: float) -> sparse.csr_matrix:
+    """Return the projection of an XZ plane that goes on, mirrored, beyond its borders in x.
+
+    Each ray is sampled once in every layer of z, so that an even layer has an even image: rays
+    that voxels are spread on would show fringes where the two grids beat.
+
+    Parameters
+    ----------
+    depth, width : int
+        Voxels in z and x.
+    tilt : float
+        Degrees.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        ``(width, depth * width)``.
+    """
+    angle = np.deg2rad(tilt)
+    ray, z = np.mgrid[:width, :depth]
+    place = (ray - (width - 1) / 2 - (z - (depth - 1) / 2) * np.sin(angle)) / np.cos(angle)
+    place += (width - 1) / 2
+    low = np.floor(place).astype(int)
+    share = place - low
+    # Mirrored, with a period of twice the width.
+    columns = np.stack([low, low + 1]) % (2 * width)
+    columns = np.where(columns >= width, 2 * width - 1 - columns, columns) + z * width
+    weights = np.stack([1 - share, share]) / np.cos(angle)
+    rows = np.broadcast_to(ray, columns.shape)
+    return sparse.csr_matrix(
+        (weights.ravel().astype(np.float32), (rows.ravel(), columns.ravel())),
         shape=(width, depth * width),
     )
 
@@ -305,11 +336,11 @@ def image_labels(
     probes = np.zeros((2, depth * width, len(range(height)[PROBE])), np.float32)
     for number, tilt in enumerate(optics.tilts):
         back = projection_matrix(depth, width, tilt)
-        forward = projection_matrix(depth, width, tilt, True) if imaging.surround else back
+        forward = surrounded_projection(depth, width, tilt) if imaging.surround else back
         seen, plain, grain = optics.images(number, forward, parts, rng)
         back = back.T
         for target, what in ((signal, seen), (noise, grain)):
-            target += back @ _filtered(what, optics.kernel(weight, number, what is grain))
+            target += back @ _filtered(what, optics.kernel(weight, number))
         if not direct:
             for target, what in zip(probes, (plain, grain), strict=True):
                 target += back @ _filtered(what[PROBE], reference)
@@ -381,7 +412,7 @@ class _Optics:
     def is_reference(self):
         """Tell whether the reconstruction's filter is the one that the SNR is defined with."""
         chosen, plain = self.imaging, Imaging()
-        names = ("lowpass", "cutoff", "order", "isotropic")
+        names = ("lowpass", "cutoff", "order", "isotropic", "sharp")
         same = all(getattr(chosen, name) == getattr(plain, name) for name in names)
         return same and chosen.correction != "wiener" and not chosen.outliers
 
@@ -390,9 +421,12 @@ class _Optics:
         imaging = self.imaging
         return transfer_of(self.k2, defocus, imaging.voltage, imaging.cs, imaging.amplitude)
 
-    def kernel(self, weight, number, is_noise):
+    def kernel(self, weight, number):
         """Return weighting, low-pass and Wiener filter of an image, 1D where that is enough."""
         kernel = weight * self.low
+        if self.imaging.sharp:
+            # Interpolation costs sinc^2 at most and nothing where the grids agree: half of it.
+            kernel = kernel / np.sinc(self.kx[0])
         if self.imaging.correction == "wiener":
             # The signal was flipped before; only amplitudes are left to restore.
             transfer = np.abs(self.transfer(self.assumed[number]))
