@@ -19,9 +19,9 @@ PROFILE = REPOSITORY / "profiles" / "slurm"
 GPU_RULES = {"segment", "embed"}
 
 
-def workflow_tests():
+def small_project():
     """The module that makes a small project whose stages are fast."""
-    path = REPOSITORY / "tests" / "workflow" / "test_reruns.py"
+    path = REPOSITORY / "tests" / "workflow" / "small_project.py"
     spec = importlib.util.spec_from_file_location("small_project", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -72,25 +72,19 @@ def stand_in(folder, text):
 
 
 def test_gpu_stages_run_on_gpu_nodes_and_the_others_do_not(cluster, tmp_path):
-    made = workflow_tests()
-    (tmp_path / "data").mkdir()
-    made.write_tomogram(tmp_path / "data" / "one.mrc", 1)
-    made.write_segmenter(tmp_path / "models" / "segmenter")
-    made.write_sheet(tmp_path, ("one",), polarity={"one": "bright"})
-    (tmp_path / "config.yaml").write_text(
-        "tomograms: tomograms.tsv\nexamples: none.tsv\ncluster: {minimum_volume: 1000000}\n"
-    )
+    small_project().write_project(tmp_path / "project")
+    project = tmp_path / "project"
     # Four stages, each of which costs the start of two Snakemakes; the others are CPU stages, too.
     target = "results/one/embeddings.npz"
-    done = snakemake(cluster, tmp_path, "--configfile", tmp_path / "config.yaml", "--", target)
+    done = snakemake(cluster, project, "--configfile", project / "config.yaml", "--", target)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / target).is_file()
+    assert (project / target).is_file()
     text = cluster.call("scontrol", "--oneliner", "show", "job")
     placed = {}
     for line in text.splitlines():
         rule = re.search(r"Comment=(?:rule_)?(\w+?)(?:_wildcards_\S*)?\s", line)
         node = re.search(r"\bNodeList=(\S+)", line)
-        if rule and str(tmp_path) in line:
+        if rule and str(project) in line:
             placed[rule[1]] = (node[1], "gres/gpu" in line or "gres:gpu" in line)
     assert set(placed) >= GPU_RULES | {"inspect", "cluster"}, text
     for rule, (node, gpu) in placed.items():
