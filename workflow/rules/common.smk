@@ -22,6 +22,7 @@ from tomocensus.errors import InputError
 from tomocensus.io import read_header
 from tomocensus.models import file_sha256, read_card
 from tomocensus.provenance import Fingerprints, code_hash
+from tomocensus.queue import check_nothing_is_queued
 from tomocensus.samples import FILE_COLUMNS, load_config, read_samples
 
 # The graph of thousands of tomograms is millions of objects that all stay: Python need not look
@@ -255,8 +256,8 @@ def with_column(column):
     return [name for name, sample in SAMPLES.items() if getattr(sample, column)]
 
 
-def check_writable():
-    """Stop before the first job where no result could be kept."""
+def check_before_start():
+    """Stop before the first job where no result could be kept or others write the same."""
     for folder in ("results", "logs", ".snakemake"):
         if os.path.exists(folder) and not os.access(folder, os.W_OK):
             raise WorkflowError(
@@ -264,6 +265,10 @@ def check_writable():
                 "the folder belongs to somebody else. Use another project (--directory), or "
                 "mend that and start again."
             )
+    try:
+        check_nothing_is_queued(".")
+    except InputError as error:
+        raise WorkflowError(str(error))
 
 
 def tell_results():
