@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 from pathlib import Path
 
 from tomocensus.errors import InputError
 
+# Number and log of each job of this user; the width keeps long paths whole.
+_COMMAND = ("squeue", "--me", "--noheader", "--Format=JobID:30,StdOut:4000")
 
-def submitted_jobs(folder: str | Path) -> set[str]:
-    """Return the numbers of the cluster jobs whose outputs Snakemake has marked as being written.
+
+def queued_jobs(folder: str | Path) -> list[str]:
+    """Return the numbers of the jobs, waiting or running, that Snakemake submitted for a project.
+
+    They are known by their logs, which lie in the project's ``.snakemake``.
 
     Parameters
     ----------
     folder : path-like
         The project.
-    """
-    found = set()
-    for mark in (Path(folder) / ".snakemake" / "incomplete").rglob("*"):
-        try:
-            number = json.loads(mark.read_text(encoding="utf-8"))["external_jobid"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if number:
-            found.add(str(number))
-    return found
-
-
-def queued_jobs(numbers: set[str]) -> set[str]:
-    """Return those of the given jobs that SLURM still has in its queue or running.
 
     Raises
     ------
     InputError
         Where SLURM does not answer.
     """
-    if not numbers:
-        return set()
+    own = Path(os.path.realpath(folder)) / ".snakemake"
+    if not (own / "slurm_logs").is_dir() and not any(own.glob("log/*.slurm.log")):
+        return []
     try:
-        # One that was forgotten would be an error by its number: ask for all of this user.
-        command = ["squeue", "--me", "--noheader", "--format=%i"]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        answer = subprocess.run(_COMMAND, capture_output=True, text=True, timeout=120, check=True)
     except FileNotFoundError:
-        return set()
+        return []
     except subprocess.SubprocessError as error:
         raise InputError(
             f"squeue does not answer ({error}): nobody knows whether jobs of an earlier run go on. "
             "Start again when it does."
         ) from error
-    return numbers & set(answer.stdout.split())
+    jobs = [line.split(maxsplit=1) for line in answer.stdout.splitlines() if line.strip()]
+    return [number for number, *log in jobs if log and log[0].startswith(f"{own}/")]
 
 
 def check_nothing_is_queued(folder: str | Path) -> None:
@@ -60,7 +51,7 @@ def check_nothing_is_queued(folder: str | Path) -> None:
     InputError
         Names the jobs and says how to end them.
     """
-    left = sorted(queued_jobs(submitted_jobs(folder)))
+    left = queued_jobs(folder)
     if left:
         raise InputError(
             f"{len(left)} jobs of an earlier run still go on in SLURM and write the same files. "

@@ -1,37 +1,40 @@
-import json
+import os
 
 import pytest
 
 from tomocensus.errors import InputError
-from tomocensus.queue import check_nothing_is_queued, submitted_jobs
+from tomocensus.queue import check_nothing_is_queued
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project with marks of jobs 7 and 8 and of a local one; `squeue` prints a file."""
-    marks = tmp_path / ".snakemake" / "incomplete" / "@long"
-    marks.mkdir(parents=True)
-    for name, number in {"a": "7", "b": "7", "c": "8", "d": None}.items():
-        (marks / name).write_text(json.dumps({"external_jobid": number}))
-    (marks / "broken").write_text("")
+    """A project that ran on SLURM; `squeue` prints the file `answer`."""
+    (tmp_path / "a project" / ".snakemake" / "slurm_logs").mkdir(parents=True)
     squeue = tmp_path / "bin" / "squeue"
     squeue.parent.mkdir()
     squeue.write_text(f"#!/bin/sh\nexec /bin/cat {tmp_path}/answer\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(squeue.parent))
-    return tmp_path
+    return tmp_path / "a project"
 
 
-def test_jobs_are_read_from_the_marks(project):
-    assert submitted_jobs(project) == {"7", "8"}
-    assert submitted_jobs(project / "nothing") == set()
+def answer(project, logs):
+    lines = [f"{number:<30}{log!s:<400}\n" for number, log in logs.items()]
+    (project.parent / "answer").write_text("".join(lines))
 
 
 def test_a_job_that_goes_on_stops_the_new_run(project):
-    (project / "answer").write_text("5\n8\n")
-    with pytest.raises(InputError, match=r"1 jobs .* scancel 8$"):
+    log = project / ".snakemake" / "slurm_logs" / "rule_segment" / "one" / "%j.log"
+    answer(project, {"7": "/dev/null", "8_1": log, "9": project / "main.log"})
+    with pytest.raises(InputError, match=r"1 jobs .* scancel 8_1$"):
         check_nothing_is_queued(project)
-    (project / "answer").write_text("5\n")
+    with pytest.raises(InputError, match=r"scancel 8_1$"):
+        check_nothing_is_queued(os.path.relpath(project))
+
+
+def test_other_jobs_do_not_stop_it(project):
+    other = project.parent / "other" / ".snakemake" / "slurm_logs" / "%j.log"
+    answer(project, {"7": other, "9": project / "main.log", "10": ""})
     check_nothing_is_queued(project)
 
 
@@ -40,6 +43,8 @@ def test_a_silent_controller_stops_the_new_run(project):
         check_nothing_is_queued(project)
 
 
-def test_without_slurm_nothing_is_asked(project, monkeypatch):
+def test_where_slurm_was_never_used_or_is_not_there_nothing_is_asked(project, monkeypatch):
+    (project.parent / "new").mkdir()
+    check_nothing_is_queued(project.parent / "new")
     monkeypatch.setenv("PATH", "/nowhere")
     check_nothing_is_queued(project)
