@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+_HOST = socket.gethostname().replace(".", "-")
+_A_DAY = 86400
+# renameat2's flag and Linux's AT_FDCWD.
+_EXCHANGE = 2
+_HERE = -100
 
 
 @contextlib.contextmanager
@@ -15,7 +24,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without error.
 
     The suffix of the temporary name equals that of `path`, so writers that look at it still work.
-    What an error leaves is removed. Works for a file and for a folder (OME-Zarr, model).
+    What an error leaves is removed, and what a killed process has left of the same output. Works
+    for a file and for a folder (OME-Zarr, model).
 
     Parameters
     ----------
@@ -24,25 +34,65 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{_HOST}.{os.getpid()}.partial.{path.name}")
     try:
         yield temporary
-        if temporary.is_dir():
-            _replace_folder(temporary, path)
+        if temporary.is_dir() and path.exists():
+            _swap(temporary, path)
         else:
             os.replace(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
-def _replace_folder(temporary: Path, path: Path) -> None:
-    """Put the folder `temporary` in the place of `path`; no state in between looks finished."""
-    old = path.with_name(f".{os.getpid()}.old.{path.name}")
-    if path.exists():
-        os.replace(path, old)
+def _remove(path: Path) -> None:
+    """Remove a file or folder where there is one."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes have left of an output; never what another one still writes.
+
+    Of another machine's processes only the age of their file tells that they are gone.
+    """
+    for left in path.parent.glob(f".*.*.partial.{path.name}"):
+        host, _, process = left.name.removesuffix(f".partial.{path.name}")[1:].rpartition(".")
+        with contextlib.suppress(OSError, ValueError):
+            old = time.time() - left.stat().st_mtime > _A_DAY
+            if old or (host == _HOST and not _lives(int(process))):
+                _remove(left)
+
+
+def _lives(process: int) -> bool:
+    """Tell whether a process of this machine is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Put a folder in the place of another, which goes to `temporary`; neither is ever missing.
+
+    File systems that cannot exchange names (NFS) see the old one moved away for a moment; a
+    process killed right then leaves it as `temporary`'s neighbour ``.old``.
+    """
+    try:
+        renamed = ctypes.CDLL(None, use_errno=True).renameat2
+        names = (os.fsencode(temporary), os.fsencode(path))
+        if renamed(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
+            return
+    except AttributeError:
+        pass
+    old = path.with_name(f".{_HOST}.{os.getpid()}.old.{path.name}")
+    os.replace(path, old)
     os.replace(temporary, path)
     shutil.rmtree(old, ignore_errors=True)
 

@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -156,10 +157,25 @@ def code_hash(script: str | os.PathLike, sources: Path = SOURCES) -> str:
     """
     digest = hashlib.sha256()
     for path in code_files(script, sources):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        _drop_docstrings(tree)
-        digest.update(path.name.encode() + ast.dump(tree).encode())
+        digest.update(path.name.encode() + _read_code(path).tree)
     return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Code:
+    """Hash of a module's syntax tree without docstrings, and the names that it imports."""
+
+    tree: bytes
+    imports: tuple[str, ...]
+
+
+@cache
+def _read_code(path: Path) -> _Code:
+    """Read a module once, however many stages import it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = tuple(_imported_names(tree))
+    _drop_docstrings(tree)
+    return _Code(hashlib.sha256(ast.dump(tree).encode()).digest(), imports)
 
 
 def code_files(script: str | os.PathLike, sources: Path = SOURCES) -> list[Path]:
@@ -172,8 +188,7 @@ def code_files(script: str | os.PathLike, sources: Path = SOURCES) -> list[Path]
         if path in found:
             continue
         found.add(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for name in _imported_names(tree):
+        for name in _read_code(path).imports:
             waiting.extend(_module_files(name, path, sources))
     return [script, *sorted(found - {script})]
 

@@ -88,7 +88,10 @@ def project_status(folder: str | Path, sheet: str = "config/tomograms.tsv") -> l
         for name, sample in samples.items():
             if stage == "segment" and (sample.probability or sample.labels):
                 continue
-            jobs.append(_job(folder, stage, name, f"results/{name}/{file}", incomplete))
+            job = _job(folder, stage, name, f"results/{name}/{file}", incomplete)
+            # The report has pictures of some tomograms only: those that were begun are told.
+            if stage != "picture" or job.state != "left":
+                jobs.append(job)
     jobs += [
         _job(folder, stage, "", f"results/{file}", incomplete) for stage, file in JOINED.items()
     ]

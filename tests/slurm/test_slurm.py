@@ -16,12 +16,19 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILE = REPOSITORY / "profiles" / "slurm"
+FALLBACK = PROFILE / "fallback"
+# What the workflow does at its start.
+GUARD = """
+onstart:
+    from tomocensus.queue import check_nothing_is_queued
+    check_nothing_is_queued(".")
+"""
 GPU_RULES = {"segment", "embed"}
 
 
-def workflow_tests():
+def small_project():
     """The module that makes a small project whose stages are fast."""
-    path = REPOSITORY / "tests" / "workflow" / "test_reruns.py"
+    path = REPOSITORY / "tests" / "workflow" / "small_project.py"
     spec = importlib.util.spec_from_file_location("small_project", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -29,27 +36,31 @@ def workflow_tests():
 
 
 def fast_profile(folder, profile=PROFILE):
-    """Copy the profile with what makes a test short: no waiting before the first look at jobs."""
+    """Copy a profile with what makes a test short: no waiting before the first look at jobs."""
     values = yaml.safe_load((profile / "profile.yaml").read_text())
-    values["slurm-init-seconds-before-status-checks"] = 1
     values["seconds-between-status-checks"] = 1
     values["latency-wait"] = 5
-    (folder / "profile").mkdir(exist_ok=True)
-    (folder / "profile" / "profile.yaml").write_text(yaml.safe_dump(values))
-    return folder / "profile"
+    if values["executor"] == "slurm":
+        values["slurm-init-seconds-before-status-checks"] = 1
+    else:
+        values["cluster-generic-status-cmd"] = str(profile / "status.sh")
+    copy = folder / "profile"
+    copy.mkdir(exist_ok=True)
+    (copy / "profile.yaml").write_text(yaml.safe_dump(values))
+    return copy
 
 
-def command(project, *arguments):
+def command(project, *arguments, profile=PROFILE):
     return [
         sys.executable, "-m", "snakemake", "--directory", str(project),
-        "--profile", str(fast_profile(project)), *map(str, arguments),
+        "--profile", str(fast_profile(project, profile)), *map(str, arguments),
     ]  # fmt: skip
 
 
-def snakemake(cluster, project, *arguments, cwd=REPOSITORY, timeout=500):
+def snakemake(cluster, project, *arguments, profile=PROFILE, timeout=500):
     return subprocess.run(
-        command(project, *arguments),
-        cwd=cwd,
+        command(project, *arguments, profile=profile),
+        cwd=REPOSITORY,
         env=cluster.environment,
         capture_output=True,
         text=True,
@@ -68,29 +79,25 @@ def stand_in(folder, text):
         "none",
         "--scheduler",
         "greedy",
+        "--keep-going",
+        "--show-failed-logs",
     ]
 
 
 def test_gpu_stages_run_on_gpu_nodes_and_the_others_do_not(cluster, tmp_path):
-    made = workflow_tests()
-    (tmp_path / "data").mkdir()
-    made.write_tomogram(tmp_path / "data" / "one.mrc", 1)
-    made.write_segmenter(tmp_path / "models" / "segmenter")
-    made.write_sheet(tmp_path, ("one",), polarity={"one": "bright"})
-    (tmp_path / "config.yaml").write_text(
-        "tomograms: tomograms.tsv\nexamples: none.tsv\ncluster: {minimum_volume: 1000000}\n"
-    )
+    small_project().write_project(tmp_path / "project")
+    project = tmp_path / "project"
     # Four stages, each of which costs the start of two Snakemakes; the others are CPU stages, too.
     target = "results/one/embeddings.npz"
-    done = snakemake(cluster, tmp_path, "--configfile", tmp_path / "config.yaml", "--", target)
+    done = snakemake(cluster, project, "--configfile", project / "config.yaml", "--", target)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / target).is_file()
+    assert (project / target).is_file()
     text = cluster.call("scontrol", "--oneliner", "show", "job")
     placed = {}
     for line in text.splitlines():
         rule = re.search(r"Comment=(?:rule_)?(\w+?)(?:_wildcards_\S*)?\s", line)
         node = re.search(r"\bNodeList=(\S+)", line)
-        if rule and str(tmp_path) in line:
+        if rule and str(project) in line:
             placed[rule[1]] = (node[1], "gres/gpu" in line or "gres:gpu" in line)
     assert set(placed) >= GPU_RULES | {"inspect", "cluster"}, text
     for rule, (node, gpu) in placed.items():
@@ -98,37 +105,9 @@ def test_gpu_stages_run_on_gpu_nodes_and_the_others_do_not(cluster, tmp_path):
         assert gpu == (rule in GPU_RULES), (rule, node)
 
 
-def test_a_failed_job_is_retried_with_more_and_its_log_is_shown(cluster, tmp_path):
-    options = stand_in(
-        tmp_path,
-        """
-rule all:
-    input: "retried.txt", "hopeless.txt"
-
-rule retried:
-    output: "retried.txt"
-    resources: mem_mb=lambda wildcards, attempt: 600 * attempt
-    shell: "echo {resources.mem_mb} >> tries; test {resources.mem_mb} -gt 600; touch {output}"
-
-rule hopeless:
-    output: "hopeless.txt"
-    log: "logs/hopeless.log"
-    resources: mem_mb=600
-    shell: "echo 'ERROR: the tomogram is broken' > {log}; exit 1"
-""",
-    )
-    done = snakemake(cluster, tmp_path, *options, "--keep-going", "--show-failed-logs")
-    assert done.returncode != 0
-    assert (tmp_path / "tries").read_text().split() == ["600", "1200"]
-    assert (tmp_path / "retried.txt").is_file()
-    text = done.stdout + done.stderr
-    assert "logs/hopeless.log" in text
-    assert "the tomogram is broken" in text
-
-
-def start(cluster, project, options):
+def start(cluster, project, options, profile=PROFILE):
     return subprocess.Popen(
-        command(project, *options),
+        command(project, *options, profile=profile),
         cwd=REPOSITORY,
         env=cluster.environment,
         stdout=open(project / "output", "w"),
@@ -168,28 +147,129 @@ def wait_for_slow_alone(cluster, project):
     wait_for(lambda: set(tries(project)) == {"slow", "quick"} and len(cluster.jobs()) == 1)
 
 
-def test_a_cancelled_job_is_submitted_again(cluster, tmp_path):
-    running = start(cluster, tmp_path, stand_in(tmp_path, SLOW))
-    wait_for_slow_alone(cluster, tmp_path)
-    cluster.call("scancel", cluster.jobs("R")[0].split()[0])
-    assert running.wait(300) == 0, (tmp_path / "output").read_text()
-    assert sorted(tries(tmp_path)) == ["quick", "slow", "slow"]
+FATES = """
+rule all:
+    input: expand("{fate}.txt", fate=["quick", "memory", "time", "node", "cancelled", "broken"])
+
+rule quick:
+    output: "quick.txt"
+    resources: mem_mb=600
+    shell: "echo quick >> tries; touch {output}"
+
+rule memory:
+    output: "memory.txt"
+    resources: mem_mb=lambda wildcards, attempt: 600 * attempt
+    shell:
+        "echo memory {resources.mem_mb} >> tries;"
+        "python3 -c 'import time; x = b\"1\" * (700 * 2**20); time.sleep(5)';"
+        "touch {output}"
+
+rule time:
+    output: "time.txt"
+    resources: mem_mb=600, runtime=lambda wildcards, attempt: attempt
+    shell:
+        "echo time {resources.runtime} >> tries; test {resources.runtime} -gt 1 || sleep 300;"
+        "touch {output}"
+
+rule node:
+    output: "node.txt"
+    resources: mem_mb=600, slurm_partition="gpu"
+    shell:
+        "echo node >> tries; test $(grep -c node tries) -gt 1 || sleep 300;"
+        "touch {output}"
+
+rule cancelled:
+    output: "cancelled.txt"
+    resources: mem_mb=600
+    shell:
+        "echo cancelled >> tries; test $(grep -c cancelled tries) -gt 1 || sleep 300;"
+        "touch {output}"
+
+rule broken:
+    output: "broken.txt"
+    log: "logs/broken.log"
+    resources: mem_mb=600
+    shell:
+        "echo broken >> tries; test -e mended || echo 'ERROR: the tomogram is broken' > {log};"
+        "test -e mended; touch {output}"
+"""
 
 
-def test_after_a_killed_run_its_jobs_are_ended_and_finished_work_stays(cluster, tmp_path):
-    options = stand_in(tmp_path, SLOW)
+def job_of(cluster, rule):
+    """Number and node of the running job of a rule."""
+    for line in cluster.call("scontrol", "--oneliner", "show", "job", check=False).splitlines():
+        if f"Comment=rule_{rule} " in line and "JobState=RUNNING" in line:
+            number, node = (re.search(rf"\b{key}=(\S+)", line)[1] for key in ("JobId", "NodeList"))
+            return number, node
+    return None
+
+
+def test_each_fate_is_survived_and_nothing_finished_is_done_again(cluster, tmp_path):
+    """Out of memory, out of time, a dead node, a cancelled job, a broken tomogram: in one run."""
+    options = stand_in(tmp_path, FATES)
+    running = start(cluster, tmp_path, options)
+    wait_for(lambda: {"node", "cancelled"} <= set(tries(tmp_path)))
+    _, node = job_of(cluster, "node")
+    cluster.call("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    cluster.call("scancel", job_of(cluster, "cancelled")[0])
+    try:
+        assert running.wait(300) != 0
+    finally:
+        # It may have come back by itself.
+        cluster.call("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+    text = (tmp_path / "output").read_text()
+    assert {path.stem for path in tmp_path.glob("*.txt")} == {
+        "quick", "memory", "time", "node", "cancelled"
+    }, text  # fmt: skip
+    lines = sorted((tmp_path / "tries").read_text().splitlines())
+    assert lines == [
+        "broken", "broken", "cancelled", "cancelled", "memory 1200", "memory 600", "node", "node",
+        "quick", "time 1", "time 2",
+    ], text  # fmt: skip
+    # The main output leads to the log of what failed for good, and shows it.
+    assert "logs/broken.log" in text
+    assert "the tomogram is broken" in text
+    (tmp_path / "mended").touch()
+    done = snakemake(cluster, tmp_path, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted((tmp_path / "tries").read_text().splitlines()) == sorted([*lines, "broken"])
+
+
+def test_a_silent_controller_loses_no_job(cluster, tmp_path):
+    """Two runs at the same time, one with each of the profiles."""
+    runs = {}
+    for profile in (PROFILE, FALLBACK):
+        project = tmp_path / profile.name
+        project.mkdir()
+        options = stand_in(project, SLOW.replace("sleep 100", "sleep 15"))
+        runs[project] = start(cluster, project, options, profile)
+    wait_for(lambda: all(set(tries(project)) == {"slow", "quick"} for project in runs))
+    controller = cluster.pid("slurmctld")
+    os.kill(controller, signal.SIGSTOP)
+    try:
+        time.sleep(20)
+    finally:
+        os.kill(controller, signal.SIGCONT)
+    for project, running in runs.items():
+        assert running.wait(200) == 0, (project / "output").read_text()
+        assert sorted(tries(project)) == ["quick", "slow"]
+
+
+def test_after_a_killed_run_no_job_is_doubled_and_finished_work_stays(cluster, tmp_path):
+    options = stand_in(tmp_path, GUARD + SLOW)
     running = start(cluster, tmp_path, options)
     wait_for_slow_alone(cluster, tmp_path)
     # The main process must have seen that the quick job ended.
     wait_for(lambda: "Finished jobid: 2" in (tmp_path / "output").read_text())
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
-    # What docs/cluster.md says: end the jobs of the killed run by its name, unlock, start again.
-    names = {line.split()[1] for line in cluster.jobs("R")}
-    assert len(names) == 1
-    cluster.call("scancel", f"--name={names.pop()}")
-    cluster.wait(lambda: not cluster.jobs())
+    (number,) = (line.split()[0] for line in cluster.jobs("R"))
     snakemake(cluster, tmp_path, *options, "--unlock")
+    second = snakemake(cluster, tmp_path, *options)
+    assert second.returncode != 0
+    assert f"scancel {number}" in second.stdout + second.stderr
+    cluster.call("scancel", number)
+    cluster.wait(lambda: not cluster.jobs())
     done = snakemake(cluster, tmp_path, *options, "--rerun-incomplete")
     assert done.returncode == 0, done.stdout + done.stderr
     assert tries(tmp_path).count("quick") == 1

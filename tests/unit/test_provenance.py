@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tomocensus import provenance
 from tomocensus.provenance import (
     Fingerprints,
     code_files,
@@ -34,6 +35,7 @@ def project(tmp_path):
 
 def hash_of(project):
     code_hash.cache_clear()
+    provenance._read_code.cache_clear()
     return code_hash(project / "scripts" / "run.py", project / "src")
 
 

@@ -6,11 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from small_project import (
+    NAMES,
+    REPOSITORY,
+    VOXEL_SIZE,
+    write_segmenter,
+    write_sheet,
+    write_tomogram,
+)
 
 from tomocensus.io import read_volume, write_labels, write_mrc
 from tomocensus.models import load_model, save_model
@@ -18,9 +25,6 @@ from tomocensus.volume import Volume
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-NAMES = ("one", "two")
-VOXEL_SIZE = 20.0
 JOINED = {"census": 1, "evaluate": 1, "review": 1, "report": 1}
 # What follows for one tomogram from a stage.
 AFTER_CLASSIFY = {"measure": 1, "picture": 1}
@@ -50,56 +54,6 @@ def stale(project, *arguments, clone=REPOSITORY):
         return {}
     counts = dict(line.split() for line in table[1].splitlines() if line.strip())
     return {rule: int(count) for rule, count in counts.items() if rule not in ("all", "everything")}
-
-
-def balls(seed):
-    """Four bright balls in noise, and their labels."""
-    rng = np.random.default_rng(seed)
-    truth = np.zeros((16, 48, 48), np.int32)
-    z, y, x = np.indices(truth.shape)
-    for number, (cy, cx) in enumerate([(12, 12), (12, 36), (36, 12), (36, 36)], start=1):
-        truth[(z - 8) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 <= 36] = number
-    return (truth > 0) * 8.0 + rng.normal(size=truth.shape), truth
-
-
-def write_tomogram(path, seed):
-    density, truth = balls(seed)
-    write_mrc(path, Volume(density.astype(np.float32), VOXEL_SIZE))
-    return truth
-
-
-def write_segmenter(folder, sharpness=4.0):
-    """Write a valid segmenter that is made, not trained: sigmoid of the smoothed contrast."""
-    average = np.full((1, 1, 3, 3), 1 / 9, np.float32)
-    weights = {
-        # The network sees protein dark.
-        "down.0.conv1.weight": -average,
-        "down.0.conv2.weight": average,
-        "head.weight": np.full((1, 1, 1, 1), sharpness, np.float32),
-        "head.bias": np.full(1, -2 * sharpness, np.float32),
-    }
-    for norm in ("down.0.norm1", "down.0.norm2"):
-        weights[f"{norm}.weight"] = np.ones(1, np.float32)
-        weights[f"{norm}.bias"] = np.zeros(1, np.float32)
-        weights[f"{norm}.running_mean"] = np.zeros(1, np.float32)
-        weights[f"{norm}.running_var"] = np.ones(1, np.float32)
-        weights[f"{norm}.num_batches_tracked"] = np.array(0, np.int64)
-    card = {
-        "kind": "segmenter",
-        "architecture": {"name": "unet-2.5d", "slices": 1, "width": 1, "depth": 1},
-        "voxel_size": VOXEL_SIZE,
-        "heads": ["probability"],
-        "polarity": "bright",
-    }
-    save_model(folder, card, weights)
-
-
-def write_sheet(project, names=NAMES, **columns):
-    """Write the sample sheet; `columns` as column={tomogram: value}."""
-    columns = {"path": {name: f"data/{name}.mrc" for name in names}, **columns}
-    rows = [[name, *[cells.get(name, "") for cells in columns.values()]] for name in names]
-    lines = [["tomogram", *columns], *rows]
-    (project / "tomograms.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
 
 
 def with_truth(project, names=NAMES, **columns):

@@ -4,7 +4,7 @@
 rule embed:
     """REQUIRED INPUT: tomogram, labels, encoder. OUTPUT: one vector for each instance."""
     input:
-        tomogram=lambda wildcards: sample_files(wildcards, "path"),
+        tomogram=sample_files("path"),
         inspected="results/{tomogram}/input.json",
         labels="results/{tomogram}/labels.mrc",
     output:
@@ -19,13 +19,13 @@ rule embed:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=memory(3000, 3),
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory(3000, 12),
+        runtime=minutes(20, 60),
     params:
         script=script("embed"),
         model=model_path("encoder"),
-        model_hash=lambda wildcards: model_hash("encoder"),
-        content=lambda wildcards: contents(wildcards, "path"),
+        model_hash=model_hash("encoder"),
+        content=contents("path"),
         code=code("embed"),
     shell:
         "python {params.script:q} --tomogram {input.tomogram:q} --inspected {input.inspected:q}"
@@ -46,12 +46,12 @@ rule classify:
         "../../envs/classify.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        mem_mb=times_attempt(1000),
+        runtime=times_attempt(10),
     params:
         script=script("classify"),
         model=model_path("classifier"),
-        model_hash=lambda wildcards: model_hash("classifier"),
+        model_hash=model_hash("classifier"),
         settings=section("classify", "model"),
         code=code("classify"),
     shell:

@@ -5,9 +5,9 @@ rule cluster:
     """REQUIRED INPUT: probability and further maps, or a labelmap. OUTPUT: labels, clusters.csv."""
     input:
         maps=cluster_maps,
-        given=lambda wildcards: sample_files(wildcards, "labels"),
+        given=sample_files("labels"),
         inspected="results/{tomogram}/input.json",
-        mask=lambda wildcards: sample_files(wildcards, "mask"),
+        mask=sample_files("mask"),
     output:
         labels="results/{tomogram}/labels.mrc",
         table="results/{tomogram}/clusters.csv",
@@ -18,12 +18,12 @@ rule cluster:
         "../../envs/cluster.yaml"
     threads: 2
     resources:
-        mem_mb=memory(1000, 4),
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory(1000, 16),
+        runtime=minutes(20, 60),
     params:
         script=script("cluster"),
         settings=section("cluster"),
-        content=lambda wildcards: contents(wildcards, "probability", "labels", "mask"),
+        content=contents("probability", "labels", "mask"),
         code=code("cluster"),
     shell:
         "python {params.script:q} --maps {input.maps:q} --given {input.given:q}"

@@ -1,8 +1,9 @@
 """What all rules share: configuration, sample sheet, models, and what makes a result stale."""
 
+import gc
+import inspect
 import json
 import os
-import re
 import sys
 from dataclasses import replace
 from functools import cache
@@ -18,9 +19,15 @@ os.environ.update(PATH=os.pathsep.join(search_path))
 from snakemake.exceptions import WorkflowError
 
 from tomocensus.errors import InputError
+from tomocensus.io import read_header
 from tomocensus.models import file_sha256, read_card
 from tomocensus.provenance import Fingerprints, code_hash
+from tomocensus.queue import check_nothing_is_queued
 from tomocensus.samples import FILE_COLUMNS, load_config, read_samples
+
+# The graph of thousands of tomograms is millions of objects that all stay: Python need not look
+# through them for garbage again and again.
+gc.set_threshold(500_000, 50, 100)
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 # Large volumes that programs write whole: blocks of them are hashed, not all bytes.
@@ -45,8 +52,28 @@ except InputError as error:
     raise WorkflowError(str(error))
 
 
+# A large report opens in no browser.
+PICTURED = list(SAMPLES)[: config["report"]["tomograms"]]
+
+
+# Not the names themselves: a pattern of thousands of names is slow to match.
 wildcard_constraints:
-    tomogram="|".join(re.escape(name) for name in sorted(SAMPLES)),
+    tomogram="[^/]+",
+
+
+def sample_of(wildcards):
+    """The row of a tomogram."""
+    if wildcards.tomogram not in SAMPLES:
+        raise WorkflowError(
+            f"There is no tomogram '{wildcards.tomogram}' in {config['tomograms']}."
+        )
+    return SAMPLES[wildcards.tomogram]
+
+
+def known(function):
+    """The function with its signature kept: Snakemake asks for it several times for each job."""
+    function.__signature__ = inspect.signature(function)
+    return function
 
 
 def script(stage):
@@ -55,7 +82,8 @@ def script(stage):
     A function that takes `input` is not compared with the last run's value: another clone of the
     same commit makes nothing stale. What the script holds is tracked by `code`.
     """
-    return lambda wildcards, input: str(SCRIPTS / f"{stage}.py")
+    path = str(SCRIPTS / f"{stage}.py")
+    return known(lambda wildcards, input: path)
 
 
 def code(stage):
@@ -77,21 +105,31 @@ def content(path, sampled=False):
     return CONTENT.of(path, sampled)
 
 
-def contents(wildcards, *columns):
-    """Content hashes of the files that the given columns of a sample name."""
-    sample = SAMPLES[wildcards.tomogram]
-    return [
-        content(path, column in SAMPLED_COLUMNS)
-        for column in columns
-        if (path := getattr(sample, column))
-    ]
+def contents(*columns):
+    """Content hashes of the files that the given columns of a tomogram's row name."""
+
+    def hashes(wildcards):
+        sample = sample_of(wildcards)
+        return [
+            content(path, column in SAMPLED_COLUMNS)
+            for column in columns
+            if (path := getattr(sample, column))
+        ]
+
+    return known(hashes)
 
 
-def sample_files(wildcards, *columns):
-    """Files that the given columns of a sample name, where they do."""
-    sample = SAMPLES[wildcards.tomogram]
-    paths = [getattr(sample, column) for column in columns]
-    return [ancient(path) for path in paths if path]
+def sample_files(*columns):
+    """Files that the given columns of a tomogram's row name, where they do."""
+
+    def files(wildcards):
+        sample = sample_of(wildcards)
+        paths = [getattr(sample, column) for column in columns]
+        found = [ancient(path) for path in paths if path]
+        # A list of one costs Snakemake a kilobyte for each job.
+        return found[0] if len(found) == 1 else found
+
+    return known(files)
 
 
 def model_folder(kind):
@@ -130,12 +168,17 @@ def model(kind):
 
 def model_path(kind):
     """Folder of a model as a parameter that is not tracked (see `script`): its content is."""
-    return lambda wildcards, input: model(kind)
+    return known(lambda wildcards, input: model(kind))
+
+
+def model_hash(kind):
+    """SHA-256 of a model's weights and card, so that any swap makes its results stale."""
+    return known(lambda wildcards: hashes_of_model(kind))
 
 
 @cache
-def model_hash(kind):
-    """SHA-256 of a model's weights and card, so that any swap makes its results stale."""
+def hashes_of_model(kind):
+    """SHA-256 of the weights and of the card of a model; a clear error where it is none."""
     folder = Path(model(kind))
     try:
         read_card(folder, kind)
@@ -158,21 +201,48 @@ def heads():
 HEADS = heads()
 
 
-def megabytes(wildcards):
-    """Size of the tomogram as float32 in MiB, from the size of its file (packed ones are larger)."""
-    path = Path(SAMPLES[wildcards.tomogram].path)
-    if path.is_dir():
-        size = sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
-    else:
-        size = path.stat().st_size if path.exists() else 0
-    return max(64, 4 * size // 2**20)
+@cache
+def megavoxels(tomogram):
+    """Size of a tomogram from its header alone, in millions of voxels."""
+    sample = SAMPLES[tomogram]
+    try:
+        shape = read_header(sample.path, sample.voxel_size).shape
+    except InputError:
+        # What is wrong with the file is for `inspect` to say.
+        return 0.0
+    return shape[0] * shape[1] * shape[2] / 1e6
 
 
-def memory(base, factor):
-    """Memory in MiB as a function of the volume's size and of the attempt."""
-    return lambda wildcards, attempt: int(
-        attempt * (base + factor * megabytes(wildcards))
+def memory(base, bytes_a_voxel):
+    """Memory in MB as a function of the volume's size and of the attempt."""
+    return known(
+        lambda wildcards, attempt: attempt
+        * int(base + bytes_a_voxel * megavoxels(wildcards.tomogram))
     )
+
+
+def memory_of_all(base, bytes_a_voxel, names, together=False):
+    """Memory in MB of a job on several tomograms' tables and volumes, one at a time or together."""
+
+    def needed(wildcards, attempt):
+        sizes = [megavoxels(name) for name in names] if bytes_a_voxel else []
+        voxels = sum(sizes) if together else max(sizes, default=0)
+        return attempt * int(base + bytes_a_voxel * voxels + 2 * len(names))
+
+    return known(needed)
+
+
+def minutes(base, per_gigavoxel):
+    """Time limit in minutes as a function of the volume's size and of the attempt."""
+    return known(
+        lambda wildcards, attempt: attempt
+        * int(base + per_gigavoxel * megavoxels(wildcards.tomogram) / 1000)
+    )
+
+
+def times_attempt(value):
+    """Minutes or MB that grow with the attempt, for jobs on tables."""
+    return known(lambda wildcards, attempt: value * attempt)
 
 
 def section(name, *without):
@@ -184,6 +254,21 @@ def section(name, *without):
 def with_column(column):
     """Names of the tomograms whose row fills a column."""
     return [name for name, sample in SAMPLES.items() if getattr(sample, column)]
+
+
+def check_before_start():
+    """Stop before the first job where no result could be kept or others write the same."""
+    for folder in ("results", "logs", ".snakemake"):
+        if os.path.exists(folder) and not os.access(folder, os.W_OK):
+            raise WorkflowError(
+                f"{os.path.abspath(folder)} cannot be written: the file system is read-only, or "
+                "the folder belongs to somebody else. Use another project (--directory), or "
+                "mend that and start again."
+            )
+    try:
+        check_nothing_is_queued(".")
+    except InputError as error:
+        raise WorkflowError(str(error))
 
 
 def tell_results():
@@ -206,7 +291,7 @@ def tell_results():
 
 def cluster_maps(wildcards):
     """The maps to cluster: from the segmenter, or another program's; none where labels are given."""
-    sample = SAMPLES[wildcards.tomogram]
+    sample = sample_of(wildcards)
     if sample.labels:
         return []
     if sample.probability:
@@ -271,7 +356,8 @@ INSPECTED = ("path", "mask", "probability", "labels")
 TRACKED = (*INSPECTED, "voxel_size", "polarity", "probability_scale")
 
 
+@known
 def tracked_row(wildcards):
     """What of a tomogram's row its input.json depends on."""
-    sample = SAMPLES[wildcards.tomogram]
+    sample = sample_of(wildcards)
     return json.dumps({key: getattr(sample, key) for key in TRACKED}, sort_keys=True)

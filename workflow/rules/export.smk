@@ -16,8 +16,8 @@ rule export_tomogram:
         "../../envs/measure.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        mem_mb=times_attempt(1000),
+        runtime=times_attempt(10),
     params:
         script=script("export"),
         code=code("export"),

@@ -9,7 +9,7 @@ check them too.
 rule inspect:
     """REQUIRED INPUT: the tomogram and what else its row names. OUTPUT: input.json."""
     input:
-        lambda wildcards: sample_files(wildcards, *INSPECTED),
+        sample_files(*INSPECTED),
     output:
         "results/{tomogram}/input.json",
     log:
@@ -18,13 +18,13 @@ rule inspect:
         "../../envs/inspect.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000, 1),
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        mem_mb=memory(1000, 8),
+        runtime=minutes(10, 20),
     params:
         script=script("inspect_input"),
-        row=lambda wildcards, input: SAMPLES[wildcards.tomogram].to_json(),
+        row=lambda wildcards, input: sample_of(wildcards).to_json(),
         tracked=tracked_row,
-        content=lambda wildcards: contents(wildcards, *INSPECTED),
+        content=contents(*INSPECTED),
         code=code("inspect_input"),
     shell:
         "python {params.script:q} --row {params.row:q} --output {output:q} --log {log:q}"

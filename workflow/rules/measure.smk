@@ -17,12 +17,12 @@ rule measure:
         "../../envs/measure.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000, 3),
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory(1000, 12),
+        runtime=minutes(20, 40),
     params:
         script=script("measure"),
         settings=section("measure"),
-        group=lambda wildcards: SAMPLES[wildcards.tomogram].group,
+        group=lambda wildcards: sample_of(wildcards).group,
         code=code("measure"),
     shell:
         "python {params.script:q} --labels {input.labels:q} --clusters {input.clusters:q}"
@@ -56,8 +56,8 @@ rule census:
         "../../envs/census.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_of_all(2000, 0, SAMPLES),
+        runtime=times_attempt(30),
     params:
         script=script("census"),
         sheet=config["tomograms"],
@@ -81,8 +81,8 @@ rule evaluate:
         "../../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_of_all(4000, 24, with_column("ground_truth")),
+        runtime=times_attempt(60),
     params:
         script=script("evaluate"),
         sheet=config["tomograms"],

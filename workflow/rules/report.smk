@@ -4,7 +4,7 @@
 rule picture:
     """REQUIRED INPUT: tomogram, map, labels, instances. OUTPUT: slices and overlays as JSON."""
     input:
-        tomogram=lambda wildcards: sample_files(wildcards, "path"),
+        tomogram=sample_files("path"),
         inspected="results/{tomogram}/input.json",
         probability=lambda wildcards: cluster_maps(wildcards)[:1],
         labels="results/{tomogram}/labels.mrc",
@@ -17,12 +17,12 @@ rule picture:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000, 3),
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        mem_mb=memory(1000, 12),
+        runtime=minutes(10, 20),
     params:
         script=script("picture"),
         slices=config["report"]["slices"],
-        content=lambda wildcards: contents(wildcards, "path", "probability"),
+        content=contents("path", "probability"),
         code=code("picture"),
     shell:
         "python {params.script:q} --tomogram {input.tomogram:q} --inspected {input.inspected:q}"
@@ -48,8 +48,8 @@ rule review:
         "../../envs/classify.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_of_all(4000, 12, SAMPLES),
+        runtime=times_attempt(60),
     params:
         script=script("review"),
         sheet=config["tomograms"],
@@ -66,7 +66,7 @@ rule report:
         "results/counts.csv",
         "results/evaluation.csv",
         "results/review.json",
-        expand("results/{tomogram}/pictures.json", tomogram=SAMPLES),
+        expand("results/{tomogram}/pictures.json", tomogram=PICTURED),
     output:
         report(
             "results/report.html",
@@ -80,13 +80,15 @@ rule report:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        mem_mb=memory_of_all(4000, 0, SAMPLES),
+        runtime=times_attempt(20),
     params:
         script=script("report"),
         sheet=config["tomograms"],
         models=lambda wildcards, input: json.dumps(report_models(), sort_keys=True),
-        model_hashes=lambda wildcards: [model_hash(kind) for kind in report_models()],
+        model_hashes=lambda wildcards: [
+            hashes_of_model(kind) for kind in report_models()
+        ],
         title=config["report"]["title"],
         settings=json.dumps(config, sort_keys=True),
         code=code("report"),

@@ -4,9 +4,9 @@
 rule segment:
     """REQUIRED INPUT: tomogram, input.json, segmenter. OUTPUT: one map for each of its heads."""
     input:
-        tomogram=lambda wildcards: sample_files(wildcards, "path"),
+        tomogram=sample_files("path"),
         inspected="results/{tomogram}/input.json",
-        mask=lambda wildcards: sample_files(wildcards, "mask"),
+        mask=sample_files("mask"),
     output:
         maps=expand("results/{{tomogram}}/{head}.mrc", head=HEADS),
         record="results/{tomogram}/segment.json",
@@ -19,14 +19,14 @@ rule segment:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=memory(3000, 2),
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory(3000, 8),
+        runtime=minutes(30, 120),
     params:
         script=script("segment"),
         model=model_path("segmenter"),
-        model_hash=lambda wildcards: model_hash("segmenter"),
+        model_hash=model_hash("segmenter"),
         settings=section("segment", "model"),
-        content=lambda wildcards: contents(wildcards, "path", "mask"),
+        content=contents("path", "mask"),
         code=code("segment"),
     shell:
         "python {params.script:q} --tomogram {input.tomogram:q} --inspected {input.inspected:q}"

@@ -19,8 +19,8 @@ rule train_segmenter:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=memory_of_all(8000, 16, with_column("annotation"), together=True),
+        runtime=times_attempt(120),
     params:
         script=script("train_segmenter"),
         sheet=config["tomograms"],
@@ -52,8 +52,8 @@ rule train_classifier:
         "../../envs/classify.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        mem_mb=memory_of_all(4000, 4, example_tomograms(), together=True),
+        runtime=times_attempt(20),
     params:
         script=script("train_classifier"),
         sheet=config["tomograms"],
@@ -61,7 +61,7 @@ rule train_classifier:
         content=content(config["examples"]),
         settings=section("train_classifier"),
         encoder=model_path("encoder"),
-        encoder_hash=lambda wildcards: model_hash("encoder"),
+        encoder_hash=model_hash("encoder"),
         code=code("train_classifier"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --examples {params.examples:q}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,26 +18,53 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from tomocensus.errors import InputError
 
 
-class Tee:
-    """Standard error and a log file at once; a progress bar reaches the log now and then."""
+REMEDIES = {
+    errno.ENOSPC: "Free some space (see `df`), then start again: what is finished is kept.",
+    errno.EDQUOT: "Your quota is used up. Free some space, then start again.",
+    errno.EROFS: "Results cannot be written here. Use another folder (--directory), or ask why.",
+    errno.EACCES: "You may not write here. Use another folder (--directory), or change its mode.",
+}
+"""What to do where the file system does not let a stage write."""
 
-    def __init__(self, terminal, log):
-        self.terminal, self.log, self.last = terminal, log, time.monotonic()
+
+class Tee:
+    """Standard error and a log file at once; a progress bar reaches the log now and then.
+
+    A log that cannot be written (full disk) must not hide what is said to the terminal.
+    """
+
+    def __init__(self, terminal, path: str | None):
+        self.terminal, self.log, self.last = terminal, None, time.monotonic()
+        if path:
+            with contextlib.suppress(OSError):
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                self.log = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def write(self, text: str) -> int:
         """Write to both."""
         self.terminal.write(text)
         if not text.startswith("\r"):
-            self.log.write(text)
+            self.note(text)
         elif time.monotonic() - self.last > 15:
             self.last = time.monotonic()
-            self.log.write(text.strip() + "\n")
+            self.note(text.strip() + "\n")
         return len(text)
 
+    def note(self, text: str) -> None:
+        """Write to the log alone."""
+        with contextlib.suppress(OSError):
+            if self.log:
+                self.log.write(text)
+
     def flush(self) -> None:
-        """Flush both."""
+        """Flush the terminal; the log is flushed with each line."""
         self.terminal.flush()
-        self.log.flush()
+
+    def close(self) -> None:
+        """Close the log."""
+        with contextlib.suppress(OSError):
+            if self.log:
+                self.log.close()
 
     def isatty(self) -> bool:
         """Whether the terminal is one."""
@@ -55,28 +85,30 @@ def optional(options: argparse.ArgumentParser, *names: str) -> None:
 
 
 def run(options: argparse.ArgumentParser, stage: Callable[[argparse.Namespace], None]) -> None:
-    """Parse the arguments and run a stage; an input error ends it with its text and status 1."""
+    """Parse the arguments and run a stage; what a user can mend ends it with text and status 1."""
     arguments = options.parse_args()
-    log = None
-    if arguments.log:
-        Path(arguments.log).parent.mkdir(parents=True, exist_ok=True)
-        log = open(arguments.log, "w", encoding="utf-8")  # noqa: SIM115 (lives as long as the run)
-        sys.stderr = Tee(sys.__stderr__, log)
+    sys.stderr = tee = Tee(sys.__stderr__, arguments.log)
     try:
         stage(arguments)
-    except InputError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
+    except BaseException as error:
+        text = explained(error)
+        if text is None:
+            tee.note(traceback.format_exc())
+            raise
+        say(f"ERROR: {text}")
         sys.exit(1)
-    except BaseException:
-        if log:
-            import traceback
-
-            log.write(traceback.format_exc())
-        raise
     finally:
-        if log:
-            sys.stderr = sys.__stderr__
-            log.close()
+        sys.stderr = sys.__stderr__
+        tee.close()
+
+
+def explained(error: BaseException) -> str | None:
+    """Return what is wrong and what to do about it; None where that is not known."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        return f"{error.filename or Path.cwd()}: {error.strerror}. {REMEDIES[error.errno]}"
+    return None
 
 
 def say(text: str) -> None:

@@ -27,18 +27,19 @@ def records(names):
 
 def main(arguments):
     """Build and write the report."""
-    names = sorted(read_samples(arguments.sheet))
+    samples, settings = read_samples(arguments.sheet), json.loads(arguments.settings)
+    names, pictured = sorted(samples), sorted(list(samples)[: settings["report"]["tomograms"]])
     instances = pd.read_csv("results/census.csv", keep_default_na=False, na_values=[""])
     evaluation = pd.read_csv("results/evaluation.csv", keep_default_na=False)
     html = build_report(
-        pictures={name: read_json(f"results/{name}/pictures.json") for name in names},
+        pictures={name: read_json(f"results/{name}/pictures.json") for name in pictured},
         instances=instances,
         counts=pd.read_csv("results/counts.csv", keep_default_na=False),
         evaluation=evaluation if len(evaluation) else None,
         inputs={name: read_json(f"results/{name}/input.json") for name in names},
         provenance={
             "versions": versions(PACKAGES),
-            "parameters": json.loads(arguments.settings),
+            "parameters": settings,
             "records": records(names),
         },
         models={kind: read_card(path) for kind, path in json.loads(arguments.models).items()},

@@ -148,7 +148,9 @@ def open_mrc_writer(
         raise ValueError(f"MRC has no mode for {dtype}")
     with atomic_path(path) as temporary:
         with open(temporary, "wb") as stream:
-            stream.truncate(HEADER_BYTES + int(np.prod(shape)) * dtype.itemsize)
+            # Claims the space: a map of a hole on a full disk ends in a bus error, not a message.
+            length = HEADER_BYTES + int(np.prod(shape)) * dtype.itemsize
+            os.posix_fallocate(stream.fileno(), 0, length)
         data = np.memmap(temporary, dtype, mode="r+", offset=HEADER_BYTES, shape=tuple(shape))
         yield data
         data.flush()

@@ -1,0 +1,50 @@
+import os
+
+import pytest
+
+from tomocensus.errors import InputError
+from tomocensus.queue import check_nothing_is_queued
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project that ran on SLURM; `squeue` prints the file `answer`."""
+    (tmp_path / "a project" / ".snakemake" / "slurm_logs").mkdir(parents=True)
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(f"#!/bin/sh\nexec /bin/cat {tmp_path}/answer\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent))
+    return tmp_path / "a project"
+
+
+def answer(project, logs):
+    lines = [f"{number:<30}{log!s:<400}\n" for number, log in logs.items()]
+    (project.parent / "answer").write_text("".join(lines))
+
+
+def test_a_job_that_goes_on_stops_the_new_run(project):
+    log = project / ".snakemake" / "slurm_logs" / "rule_segment" / "one" / "%j.log"
+    answer(project, {"7": "/dev/null", "8_1": log, "9": project / "main.log"})
+    with pytest.raises(InputError, match=r"1 jobs .* scancel 8_1$"):
+        check_nothing_is_queued(project)
+    with pytest.raises(InputError, match=r"scancel 8_1$"):
+        check_nothing_is_queued(os.path.relpath(project))
+
+
+def test_other_jobs_do_not_stop_it(project):
+    other = project.parent / "other" / ".snakemake" / "slurm_logs" / "%j.log"
+    answer(project, {"7": other, "9": project / "main.log", "10": ""})
+    check_nothing_is_queued(project)
+
+
+def test_a_silent_controller_stops_the_new_run(project):
+    with pytest.raises(InputError, match="squeue does not answer"):
+        check_nothing_is_queued(project)
+
+
+def test_where_slurm_was_never_used_or_is_not_there_nothing_is_asked(project, monkeypatch):
+    (project.parent / "new").mkdir()
+    check_nothing_is_queued(project.parent / "new")
+    monkeypatch.setenv("PATH", "/nowhere")
+    check_nothing_is_queued(project)
