@@ -101,7 +101,8 @@ def spectrum(data: np.ndarray, axes=(1, 2)) -> tuple[np.ndarray, np.ndarray]:
 def dark(data: np.ndarray, polarity: str) -> np.ndarray:
     """Return float32 with protein dark, median 0 and the middle two thirds within -1..1."""
     data = np.asarray(data, np.float32)
-    low, middle, high = np.percentile(data, [16, 50, 84])
+    # What is cut off or empty is not part of the contrast.
+    low, middle, high = np.percentile(data[data > data.min()], [16, 50, 84])
     data = 2 * (data - middle) / (high - low)
     return -data if polarity == "bright" else data
 
@@ -186,8 +187,8 @@ def compare(rows, path: str) -> None:
 
 def gallery(path: str) -> None:
     """Draw one object of each kind, and one scene under several conditions."""
-    figure = plt.figure(figsize=(16, 10.5))
-    grid = figure.add_gridspec(4, 16, height_ratios=(1.9, 1.9, 4, 1.3))
+    figure = plt.figure(figsize=(16, 8))
+    grid = figure.add_gridspec(4, 16, height_ratios=(2.2, 2.2, 2.2, 0.8))
     for number, kind in enumerate(KINDS):
         axis = figure.add_subplot(grid[number // 8, 2 * (number % 8) : 2 * (number % 8) + 2])
         axis.imshow(portrait(kind), cmap="gray", vmin=-3, vmax=3)
