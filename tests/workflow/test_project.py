@@ -71,7 +71,8 @@ def project(tmp_path_factory):
             {
                 "tomograms": "config/tomograms.tsv",
                 "examples": "config/examples.tsv",
-                "train_segmenter": {"steps": 60, "annotation": "instance"},
+                "segment": {"uncertainty": True},
+                "train_segmenter": {"steps": 120, "annotation": "instance"},
                 "cluster": {"minimum_volume": 1e6},
                 "report": {"slices": 5},
             }
@@ -98,10 +99,16 @@ def test_objects_are_found_named_and_placed(project):
 
 @pytest.mark.slow
 def test_origin_and_scale_survive_and_reports_are_written(project):
-    for name in ("probability.mrc", "labels.mrc"):
+    for name in ("probability.mrc", "uncertainty.mrc", "labels.mrc"):
         header = read_header(project / "results" / "bright" / name)
         assert header.origin == ORIGIN
         assert header.voxel_size == pytest.approx(20)
+    chance, unsure = (
+        np.asarray(read_volume(project / "results" / "bright" / f"{name}.mrc").data)
+        for name in ("probability", "uncertainty")
+    )
+    assert (unsure[chance == 50] == 100).all()
+    assert unsure[chance == 100].max(initial=0) < 10
     labels = np.asarray(read_volume(project / "results" / "bright" / "labels.mrc").data)
     assert set(np.unique(labels)) == set(range(labels.max() + 1))
     page = (project / "results" / "report.html").read_text()

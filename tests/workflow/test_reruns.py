@@ -180,6 +180,7 @@ def test_reordered_sample_sheet_runs_nothing_but_what_joins(project):
     ("section", "values", "expected"),
     [
         ("segment", {"test_time_augmentation": True}, times(2, {"segment": 1, **AFTER_SEGMENT})),
+        ("segment", {"uncertainty": True}, times(2, {"segment": 1, **AFTER_SEGMENT})),
         ("cluster", {"solidity": 0.9}, times(2, AFTER_SEGMENT)),
         (
             "classify",

@@ -199,6 +199,7 @@ def heads():
 
 
 HEADS = heads()
+SEGMENT_MAPS = HEADS + ["uncertainty"] * config["segment"]["uncertainty"]
 
 
 @cache

@@ -2,13 +2,15 @@
 
 
 rule segment:
-    """REQUIRED INPUT: tomogram, input.json, segmenter. OUTPUT: one map for each of its heads."""
+    """REQUIRED INPUT: tomogram, input.json, segmenter. OUTPUT: a map for each of its heads, and uncertainty.mrc
+    where asked for.
+    """
     input:
         tomogram=sample_files("path"),
         inspected="results/{tomogram}/input.json",
         mask=sample_files("mask"),
     output:
-        maps=expand("results/{{tomogram}}/{head}.mrc", head=HEADS),
+        maps=expand("results/{{tomogram}}/{head}.mrc", head=SEGMENT_MAPS),
         record="results/{tomogram}/segment.json",
     log:
         "logs/segment/{tomogram}.log",

@@ -19,14 +19,18 @@ def main(arguments):
     model = load_model(arguments.model, "segmenter")
     settings = json.loads(arguments.settings)
     mask = read_volume(arguments.mask).data if arguments.mask else None
+    maps = {Path(path).stem: path for path in arguments.maps}
+    uncertainty = maps.pop("uncertainty", None)
     told = predict_to_files(
         _stage.open_tomogram(arguments.tomogram, facts),
         model,
-        {Path(path).stem: path for path in arguments.maps},
+        maps,
         polarity=facts["polarity"],
         threads=arguments.threads,
         tta=settings["test_time_augmentation"],
         mask=mask,
+        uncertainty=uncertainty,
+        engine=settings["engine"],
     )
     write_provenance(
         arguments.record,
