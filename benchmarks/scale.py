@@ -57,7 +57,7 @@ def snakemake(*arguments):
     return seconds, cpu, now.ru_maxrss / 1024
 
 
-def dry_run(folder, number):
+def dry_run(folder, number, more):
     """Make a project and measure two dry runs: the first hashes the inputs, the second does not."""
     (folder / "data").mkdir()
     write_mrc(folder / "data" / "0.mrc", Volume(np.zeros((4, 8, 8), np.float32), 10.0))
@@ -73,7 +73,7 @@ def dry_run(folder, number):
     for which in ("first", "second"):
         seconds, cpu, memory = snakemake(
             "--directory", folder, "--configfile", folder / "config.yaml", "--cores", 2,
-            "-n", "--quiet", "all",
+            "-n", "--quiet", *more,
         )  # fmt: skip
         print(
             f"{number} tomograms, {which} dry run: {seconds:.1f} s ({cpu:.1f} s of CPU), "
@@ -101,11 +101,13 @@ def jobs(folder, number):
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--tomograms", type=int, default=0)
+    options.add_argument("--batches", type=int, default=0, help="only the first of so many batches")
     options.add_argument("--jobs", type=int, default=0)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         if chosen.tomograms:
-            dry_run(Path(temporary), chosen.tomograms)
+            batch = ["--batch", f"census=1/{chosen.batches}", "--", "results/census.csv"]
+            dry_run(Path(temporary), chosen.tomograms, batch if chosen.batches else [])
     with tempfile.TemporaryDirectory() as temporary:
         if chosen.jobs:
             jobs(Path(temporary), chosen.jobs)

@@ -251,8 +251,12 @@ def test_the_tutorials_table_code_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_slurm_profile_names_rules_and_leaves_the_default_profile_its_keys():
     profiles = {
-        name: yaml.safe_load(next((ROOT / "profiles" / name).glob("*.yaml")).read_text("utf-8"))
-        for name in ("default", "slurm", "slurm/fallback")
+        name: yaml.safe_load((ROOT / "profiles" / name / file).read_text("utf-8"))
+        for name, file in (
+            ("default", "config.yaml"),
+            ("slurm", "profile.yaml"),
+            ("slurm/fallback", "profile.yaml"),
+        )
     }
     assert set(profiles["default"]) & set(profiles["slurm"]) == set()
     assert set(profiles["default"]) & set(profiles["slurm/fallback"]) == set()
@@ -264,6 +268,23 @@ def test_the_slurm_profile_names_rules_and_leaves_the_default_profile_its_keys()
     }
     assert asking == set(profiles["slurm"]["set-resources"])
     assert asking == set(profiles["slurm/fallback"]["set-resources"])
+
+
+def test_partitions_are_read_and_only_one_of_them_has_gpus():
+    partitions = pytest.importorskip("snakemake_executor_plugin_slurm.partitions")
+    found = partitions.read_partition_file(ROOT / "profiles" / "slurm" / "partitions.yaml")
+    assert {one.name: one.limits.max_gpu for one in found} == {"cpu": 0, "gpu": 4}
+    assert {one.limits.max_runtime for one in found} == {24 * 60}
+
+
+def test_every_line_of_the_profiles_has_its_reason():
+    for path in ROOT.glob("profiles/**/*.yaml"):
+        above = ""
+        for line in path.read_text("utf-8").splitlines():
+            setting = re.match(r"[a-z-]+:", line)
+            assert not setting or above.startswith("#") or "#" in line, (path, line)
+            # A block of one reason may hold several lines, an empty one ends it.
+            above = line if line.startswith("#") or not line else above
 
 
 @pytest.mark.parametrize(

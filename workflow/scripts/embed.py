@@ -2,6 +2,7 @@
 
 import _stage
 
+from tomocensus.gpu import claim_gpu
 from tomocensus.models import load_model
 from tomocensus.provenance import write_provenance
 
@@ -9,6 +10,7 @@ from tomocensus.provenance import write_provenance
 def main(arguments):
     """Embed and write embeddings.npz."""
     _stage.limit_threads(arguments.threads)
+    claim_gpu()
     import numpy as np
 
     from tomocensus.classify import embed

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import _stage
 
+from tomocensus.gpu import claim_gpu
 from tomocensus.models import load_model
 from tomocensus.provenance import write_provenance
 
@@ -12,6 +13,7 @@ from tomocensus.provenance import write_provenance
 def main(arguments):
     """Predict and write the maps."""
     _stage.limit_threads(arguments.threads)
+    claim_gpu()
     from tomocensus.io import read_volume
     from tomocensus.segment import predict_to_files
 

@@ -4,6 +4,7 @@ import json
 
 import _stage
 
+from tomocensus.gpu import claim_gpu
 from tomocensus.models import load_model, save_model
 from tomocensus.samples import read_annotation, read_samples
 
@@ -33,6 +34,7 @@ def annotated(sheet, kind):
 def main(arguments):
     """Train and write the model."""
     _stage.limit_threads(arguments.threads)
+    claim_gpu()
     from tomocensus.errors import InputError
     from tomocensus.segment import TrainSettings, train
 
