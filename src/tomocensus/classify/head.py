@@ -140,7 +140,9 @@ def fit_head(
     target = np.array([classes.index(name) for name in names])
     weights = _fit(vectors, target, Prior.of(encoder) or Prior.vague(vectors))
     scores, usable = _leave_one_out(vectors, target, weights)
-    weights["temperature"] = np.array([_temperature(scores, target[usable], weights)])
+    weights["temperature"] = np.array(
+        [best_temperature(scores, target[usable], float(weights["temperature"][0]))]
+    )
     chances = softmax(scores / weights["temperature"] + _log_priors(scores.shape[1]))
     card = {
         "kind": "classifier",
@@ -196,7 +198,7 @@ def _fit(vectors: np.ndarray, target: np.ndarray, prior: Prior) -> dict[str, np.
     }
 
 
-def _scores(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     """Return log-likelihoods ``(n, k + 1)``; the last column is that of a new kind."""
     places = (vectors - weights["centre"]) @ weights["transform"]
     spread, counts = weights["spread"], weights["counts"]
@@ -221,7 +223,7 @@ def _log_normal(places, mean, variance):
 def _leave_one_out(vectors, target, weights):
     """Return scores of each example without itself, and which examples have a second one."""
     usable = weights["counts"][target] > 1
-    scores = _scores(vectors[usable], weights)
+    scores = scores_of(vectors[usable], weights)
     places = (vectors[usable] - weights["centre"]) @ weights["transform"]
     for row, (place, kind) in enumerate(zip(places, target[usable], strict=True)):
         number = weights["counts"][kind]
@@ -236,9 +238,25 @@ def _log_priors(columns: int) -> np.ndarray:
     return np.log(np.append(np.full(columns - 1, (1 - NEW_KIND) / (columns - 1)), NEW_KIND))
 
 
-def _temperature(scores, target, weights) -> float:
-    """Return the temperature that makes left-out examples most likely, held to the prior's."""
-    before = float(weights["temperature"][0])
+def best_temperature(
+    scores: np.ndarray,
+    target: np.ndarray,
+    before: float = 3.0,
+    weight: float = _TEMPERATURE_WEIGHT,
+) -> float:
+    """Return the temperature that makes the targets most likely (Guo et al., ICML 2017).
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        Log-likelihoods ``(n, k + 1)``, of objects that the head was not fitted to.
+    target : numpy.ndarray
+        ``(n,)`` right columns.
+    before : float
+        What it is held to.
+    weight : float
+        How many objects that counts for.
+    """
     if not len(target):
         return before
     rows = np.arange(len(target))
@@ -246,7 +264,7 @@ def _temperature(scores, target, weights) -> float:
     def loss(log_value):
         chances = softmax(scores / np.exp(log_value) + _log_priors(scores.shape[1]))
         missed = -np.log(chances[rows, target] + 1e-9).sum()
-        return missed + 0.5 * _TEMPERATURE_WEIGHT * (log_value - np.log(before)) ** 2
+        return missed + 0.5 * weight * (log_value - np.log(before)) ** 2
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log([0.5, 50]), method="bounded").x))
 
@@ -332,7 +350,7 @@ def apply_head(
     weights = {name: value.astype(float) for name, value in head.weights.items()}
     chances = np.zeros((0, len(classes) + 1))
     if len(embeddings.instance):
-        scores = _scores(embeddings.table().astype(float), weights)
+        scores = scores_of(embeddings.table().astype(float), weights)
         chances = softmax(scores / weights["temperature"] + _log_priors(scores.shape[1]))
     best = chances[:, :-1].argmax(axis=1)
     confidence = chances[np.arange(len(best)), best]

@@ -22,7 +22,7 @@ from scipy import ndimage
 from tomocensus.atomic import atomic_path
 from tomocensus.classify.embeddings import Embeddings
 from tomocensus.classify.features import NAMES
-from tomocensus.classify.head import Prior, apply_head, fit_head
+from tomocensus.classify.head import Prior, apply_head, best_temperature, fit_head, scores_of
 from tomocensus.classify.views import CLOSE, View, views
 from tomocensus.errors import InputError
 from tomocensus.inspect import inspect
@@ -296,27 +296,36 @@ def described(seen: list[View], encoder: Model, tomograms: np.ndarray) -> dict[i
 
 
 def prior_of(known: dict[int, Embeddings], names: np.ndarray, seed: int) -> Prior:
-    """Measure the prior, and the temperature that suits heads fitted to a few examples."""
+    """Measure the prior, and the temperature that suits heads fitted to a few examples.
+
+    The temperature is that of objects in other tomograms than the examples': what lies in one
+    tomogram is more alike.
+    """
     rows = np.concatenate([part.instance for part in known.values()])
     vectors = np.concatenate([part.table() for part in known.values()]).astype(float)
     target = names[rows]
     plain = Prior.measure(vectors, target)
+    tomogram = np.concatenate([[name] * len(part.instance) for name, part in known.items()])
+    table = pd.DataFrame({"tomogram": tomogram, "instance": rows, "class": target})
+    brings = Model({"kind": "encoder"}, plain.to_weights())
     rng = np.random.default_rng(seed)
-    found = []
-    for each in (3, 5, 10, 20):
-        chosen = pd.Series(target).groupby(target).sample(each, replace=True, random_state=rng)
-        number = np.unique(chosen.index.to_numpy())
-        tomogram = {int(n): t for t, part in known.items() for n in part.instance}
-        named = pd.DataFrame(
-            {
-                "tomogram": [tomogram[int(rows[n])] for n in number],
-                "instance": rows[number],
-                "class": target[number],
-            }
-        )
-        encoder = Model({"kind": "encoder"}, plain.to_weights())
-        found.append(fit_head(known, named, encoder)[0]["temperature"])
+    found = [
+        _temperature_elsewhere(known, vectors, table, each, brings, rng)
+        for each in (3, 5, 10, 20)
+        for _ in range(3)
+    ]
     return Prior(plain.mean, plain.within, plain.between, float(np.exp(np.mean(np.log(found)))))
+
+
+def _temperature_elsewhere(known, vectors, table, each, encoder, rng) -> float:
+    """Return the best temperature of a head with `each` examples a class, in other tomograms."""
+    mine = table["tomogram"].isin(rng.permutation(table["tomogram"].unique())[::2])
+    chosen = table[mine].groupby("class").sample(each, replace=True, random_state=rng)
+    card, weights = fit_head(known, chosen.drop_duplicates(), encoder)
+    test = (~mine & table["class"].isin(card["classes"])).to_numpy()
+    right = np.searchsorted(card["classes"], table["class"][test].to_numpy().astype(str))
+    arrays = {name: value.astype(float) for name, value in weights.items()}
+    return best_temperature(scores_of(vectors[test], arrays), right, weight=1.0)
 
 
 def _real_parts(sheet: str | None, seed: int):
