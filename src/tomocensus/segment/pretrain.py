@@ -99,16 +99,20 @@ def main() -> None:
     options.add_argument("--depth", type=int, default=5)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument(
+        "--first", type=int, help="first tomogram (default: 10,000 times the seed)"
+    )
+    options.add_argument("--start", help="base segmenter to go on from, at a lower learning rate")
+    options.add_argument(
         "--annotated", help="real ones as well: a sample sheet, a folder or a copick configuration"
     )
     options.add_argument("--kind", default="binary", help="of their annotation")
     options.add_argument("--threads", type=int)
     arguments = options.parse_args()
     cache = Path(arguments.cache)
-    first = 10_000 * arguments.seed
+    first = 10_000 * arguments.seed if arguments.first is None else arguments.first
     real = read_annotated(arguments.annotated, arguments.kind) if arguments.annotated else []
     real = [replace(one, tomogram=at_own_scale(one.tomogram)) for one in real]
-    base = None
+    base = load_model(arguments.start, "segmenter") if arguments.start else None
     for number in range(arguments.rounds):
         folder = cache / f"round-{number}"
         if not (folder / "model.json").is_file():
@@ -124,12 +128,14 @@ def main() -> None:
                 slices=arguments.slices,
                 width=arguments.width,
                 depth=arguments.depth,
-                learning_rate=2e-3 / (1 + number),
+                learning_rate=None if arguments.start else 2e-3 / (1 + number),
                 hold_out=HOLD_OUT,
                 threads=arguments.threads,
             )
             card, weights, _ = train(pairs, base, settings)
             card["trained_on"] = f"{(number + 1) * arguments.tomograms} simulated tomograms"
+            if arguments.start:
+                card["trained_on"] += f", after {base.card['trained_on']}"
             if real:
                 card["trained_on"] += " and " + ", ".join(pair.name for pair in real)
             save_model(folder, card, weights)
@@ -139,6 +145,10 @@ def main() -> None:
     command = "python -m tomocensus.segment.pretrain " + " ".join(
         f"--{name} {value}" for name, value in recipe.items()
     )
+    if arguments.start:
+        recipe["first"] = first
+        recipe["after"] = load_model(arguments.start, "segmenter").card["recipe"]
+        command += f" --first {first} --start BASE"
     card = {name: value for name, value in base.card.items() if name not in ("sha256", "history")}
     # What is said of a user's annotation does not apply to simulated fields.
     card["warnings"] = []
