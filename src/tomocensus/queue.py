@@ -57,8 +57,8 @@ def outage_warning() -> str:
     if works.returncode == 0:
         return ""
     return (
-        "WARNING: this SLURM keeps no accounts (sacct fails). When its controller is silent for 10 s "
-        "or more this run may lose its jobs and hang: --profile profiles/slurm/fallback does not."
+        "WARNING: this SLURM keeps no accounts (sacct fails). When its controller is silent for a "
+        "while, this run may lose its jobs and hang: --profile profiles/slurm/fallback does not."
     )
 
 
