@@ -43,6 +43,25 @@ def queued_jobs(folder: str | Path) -> list[str]:
     return [number for number, *log in jobs if log and log[0].startswith(f"{own}/")]
 
 
+def outage_warning() -> str:
+    """Return what to say where an outage of SLURM's controller would make the plugin hang.
+
+    When `scontrol` is silent the plugin asks `sacct` instead; where there is no accounting that
+    fails, and the plugin loses its jobs.
+    """
+    try:
+        command = ["sacct", "--noheader", "--name=tomocensus-none"]
+        works = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return ""
+    if works.returncode == 0:
+        return ""
+    return (
+        "WARNING: this SLURM keeps no accounts (sacct fails). When its controller is silent for a "
+        "while, this run may lose its jobs and hang: --profile profiles/slurm/fallback does not."
+    )
+
+
 def check_nothing_is_queued(folder: str | Path) -> None:
     """Raise where jobs of an earlier run still write into a project.
 

@@ -163,6 +163,15 @@ class Cluster:
             self.cancel_all()
         for name in (*(f"slurmd.{node}" for node in NODES), "slurmctld", "munged"):
             self.stop_daemon(name)
+        self.kill_left()
+
+    def kill_left(self):
+        """End what outlives its daemon by design (jobs of a node that was down): by our folder."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                ours = os.fsencode(f"{self.folder}/") in (process / "environ").read_bytes()
+                if ours and int(process.name) != os.getpid():
+                    os.kill(int(process.name), signal.SIGKILL)
 
 
 def _lives(pid):

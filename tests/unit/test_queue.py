@@ -3,7 +3,7 @@ import os
 import pytest
 
 from tomocensus.errors import InputError
-from tomocensus.queue import check_nothing_is_queued
+from tomocensus.queue import check_nothing_is_queued, outage_warning
 
 
 @pytest.fixture
@@ -48,3 +48,13 @@ def test_where_slurm_was_never_used_or_is_not_there_nothing_is_asked(project, mo
     check_nothing_is_queued(project.parent / "new")
     monkeypatch.setenv("PATH", "/nowhere")
     check_nothing_is_queued(project)
+
+
+@pytest.mark.parametrize(("status", "told"), [(0, False), (1, True)])
+def test_a_slurm_without_accounts_is_told(project, status, told):
+    sacct = project.parent / "bin" / "sacct"
+    sacct.write_text(f"#!/bin/sh\nexit {status}\n")
+    sacct.chmod(0o755)
+    assert ("fallback" in outage_warning()) == told
+    sacct.unlink()
+    assert outage_warning() == ""

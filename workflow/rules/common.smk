@@ -22,7 +22,7 @@ from tomocensus.errors import InputError
 from tomocensus.io import read_header
 from tomocensus.models import file_sha256, read_card
 from tomocensus.provenance import Fingerprints, code_hash
-from tomocensus.queue import check_nothing_is_queued
+from tomocensus.queue import check_nothing_is_queued, outage_warning
 from tomocensus.samples import FILE_COLUMNS, load_config, read_samples
 
 # The graph of thousands of tomograms is millions of objects that all stay: Python need not look
@@ -266,6 +266,8 @@ def check_before_start():
                 "the folder belongs to somebody else. Use another project (--directory), or "
                 "mend that and start again."
             )
+    if "snakemake_executor_plugin_slurm" in sys.modules and (text := outage_warning()):
+        print(text, file=sys.stderr)
     try:
         check_nothing_is_queued(".")
     except InputError as error:
