@@ -18,6 +18,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from tomocensus.cluster.outlines import borders, regrow, split_by_outlines
 from tomocensus.cluster.solidity import digital_solidity, lattice_hull, row_extremes
 
 COLUMNS = (
@@ -34,6 +35,10 @@ COLUMNS = (
     "mean_probability",
     "score",
 )
+
+
+# A boundary map with a higher median inside objects is too blurred to part them.
+_BLURRED = 0.2
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ class ClusterParameters:
         Fill shells slice by slice.
     convexity : bool
         False: connectivity alone.
+    minimum_probability : float
+        Instances with a lower mean probability are dropped: haze that passes the threshold. Not
+        used with the threshold ``auto``.
     """
 
     threshold: float | str = 0.5
@@ -62,6 +70,7 @@ class ClusterParameters:
     neck: float = 0.8
     fill: bool = True
     convexity: bool = True
+    minimum_probability: float = 0.65
 
 
 @dataclass
@@ -125,7 +134,9 @@ def cluster(
     parameters : ClusterParameters, optional
         Defaults where missing.
     boundary : numpy.ndarray, optional
-        Probability of an instance's outline, same scale; lowers the depth of what it crosses.
+        Probability of an instance's outline, same scale: parts what touches before convexity does
+        (:func:`tomocensus.cluster.outlines.split_by_outlines`). Volumes with `scratch` are not
+        parted so, only cut less deep.
     membrane : numpy.ndarray, optional
         Not used yet.
     threads : int
@@ -158,13 +169,16 @@ def cluster(
     if mask is not None:
         for plane, allowed in zip(objects, mask, strict=True):
             plane &= np.asarray(allowed, dtype=bool)
-    edge = None
-    if boundary is not None:
+    edge = regions = None
+    if boundary is not None and scratch is None and parameters.convexity:
+        regions = _regions(objects, np.asarray(boundary))
+    if boundary is not None and regions is None:
         edge = np.zeros(probability.shape, bool)
         for z, smooth in _smooth_slabs(np.asarray(boundary), 0.7):
             edge[z] = smooth >= 0.5
     components = _zeros(objects.shape, np.int32, scratch)
-    boxes = ndimage.find_objects(components, label_slabs(objects, components, slab))
+    inside = objects if regions is None else objects & ~borders(regions)
+    boxes = ndimage.find_objects(components, label_slabs(inside, components, slab))
     smallest = max(1.0, parameters.minimum_volume / voxel_size**3)
 
     def work(number: int) -> list[_Piece]:
@@ -185,6 +199,10 @@ def cluster(
     kept = [piece for piece in pieces if np.count_nonzero(piece.mask) >= smallest]
     # Every piece holds its own mask: the components' memory serves for the labels.
     labels = _paint(kept, components)
+    if regions is not None:
+        regrow(labels, regions)
+        _note_parted(kept, labels, objects)
+    labels, kept, weak = _in_order(*_without_weak(labels, kept, probability, objects, parameters))
     table = _table(labels, kept, probability, objects, voxel_size)
     lost = gained = total = 0
     for seen, label in zip(objects, labels, strict=True):
@@ -195,12 +213,77 @@ def cluster(
         "threshold": float(threshold),
         "object_voxels": total,
         "components": len(boxes),
-        "dropped_specks": len(pieces) - len(kept),
+        "dropped_specks": len(pieces) - len(kept) - weak,
+        "dropped_weak": weak,
         "dropped_voxels": lost,
         "filled_voxels": gained,
         "instances": len(table),
     }
     return Clustering(labels, table, facts)
+
+
+def _regions(objects, boundary) -> np.ndarray | None:
+    """Return what outlines part, or None where the map is too blurred to say."""
+    chances = _chances(boundary)
+    if not objects.any() or np.median(chances[objects]) >= _BLURRED:
+        return None
+    return split_by_outlines(objects, chances)
+
+
+def _note_parted(pieces, labels, objects) -> None:
+    """Call split what shares a component of the objects with another piece."""
+    components, _ = ndimage.label(objects, np.ones((3, 3, 3), bool))
+    numbers = [
+        int(components[tuple(place)])
+        for place in (np.argwhere(piece.mask)[0] + np.array(piece.start) for piece in pieces)
+    ]
+    for piece, number in zip(pieces, numbers, strict=True):
+        piece.component = number
+        if piece.origin == "whole" and numbers.count(number) > 1:
+            piece.origin = "split"
+
+
+def _in_order(labels, pieces, weak):
+    """Number instances by their first voxel again."""
+    flat = labels.ravel()
+    seen, first = np.unique(flat, return_index=True)
+    seen, first = seen[seen > 0], first[seen > 0]
+    order = seen[np.argsort(first, kind="stable")]
+    if np.array_equal(order, np.arange(1, len(pieces) + 1)):
+        return labels, pieces, weak
+    number = np.zeros(len(pieces) + 1, labels.dtype)
+    number[order] = np.arange(1, len(order) + 1)
+    for plane in labels:
+        plane[...] = number[plane]
+    return labels, [pieces[label - 1] for label in order], weak
+
+
+def _without_weak(labels, pieces, probability, objects, parameters):
+    """Drop instances of low mean probability; return labels, pieces and how many were dropped.
+
+    Not where the threshold is automatic: then the map's scale is its own.
+    """
+    if parameters.threshold == "auto":
+        return labels, pieces, 0
+    mean = _mean_probability(labels, len(pieces), probability, objects)
+    good = mean >= parameters.minimum_probability - 1e-6
+    if good.all():
+        return labels, pieces, 0
+    number = np.zeros(len(pieces) + 1, labels.dtype)
+    number[1:][good] = np.arange(1, good.sum() + 1)
+    for plane in labels:
+        plane[...] = number[plane]
+    return labels, [p for p, keep in zip(pieces, good, strict=True) if keep], int((~good).sum())
+
+
+def _mean_probability(labels, count, probability, objects) -> np.ndarray:
+    """Return the mean probability of each instance's unfilled voxels."""
+    total, own = np.zeros(count + 1), np.zeros(count + 1)
+    for plane, chance, here in zip(labels, probability, objects, strict=True):
+        seen = plane[here]
+        own += np.bincount(seen, minlength=count + 1)
+        total += np.bincount(seen, weights=_chances(chance)[here], minlength=count + 1)
+    return (total / np.maximum(own, 1))[1:]
 
 
 def _zeros(shape, dtype, scratch) -> np.ndarray:
@@ -913,12 +996,7 @@ def _table(labels, pieces, probability, objects, voxel_size) -> pd.DataFrame:
     for axis in range(3):
         for side in (0, -1):
             border[np.unique(np.take(labels, side, axis=axis))] = True
-    total, own = np.zeros(count + 1), np.zeros(count + 1)
-    for plane, chance, here in zip(labels, probability, objects, strict=True):
-        seen = plane[here]
-        own += np.bincount(seen, minlength=count + 1)
-        total += np.bincount(seen, weights=_chances(chance)[here], minlength=count + 1)
-    mean = (total / np.maximum(own, 1))[1:]
+    mean = _mean_probability(labels, count, probability, objects)
     table = pd.DataFrame(
         {
             "instance": index,

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from tomocensus.cluster import ClusterParameters, cluster
+from tomocensus.cluster.outlines import borders, regrow, split_by_outlines
+from tomocensus.segment.targets import outline
+
+
+def row(gap=0.0):
+    """Three boxes side by side and their outlines; a part of each wall is not seen."""
+    labels = np.zeros((20, 20, 50), np.int32)
+    for number in range(3):
+        labels[3:17, 3:17, 4 + 14 * number : 18 + 14 * number] = number + 1
+    edges = np.stack([outline(plane) for plane in labels]).astype(np.float32)
+    inner = edges * ndimage.binary_erosion(labels > 0, iterations=2)
+    hole = np.zeros(labels.shape, bool)
+    hole[:, 3 : 3 + round(14 * gap)] = True
+    return labels, np.where(hole & (inner > 0), 0, edges)
+
+
+def same(one, two):
+    """Tell whether two labelmaps are one partition of the same voxels."""
+    pairs = np.unique(np.stack([one.ravel(), two.ravel()]), axis=1)
+    return all(len(np.unique(side)) == len(side) for side in pairs)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.3])
+def test_outlines_part_boxes_that_fill_each_others_faces(gap):
+    labels, edges = row(gap)
+    regions = split_by_outlines(labels > 0, edges)
+    assert same(regions, labels)
+
+
+def test_without_outlines_an_object_is_one_region_however_long():
+    labels, edges = row()
+    assert split_by_outlines(labels > 0, edges * 0).max() == 1
+
+
+def test_every_object_voxel_has_a_region_and_no_other_has():
+    rng = np.random.default_rng(0)
+    mask = ndimage.gaussian_filter(rng.normal(size=(20, 30, 30)), 2) > 0
+    edges = np.clip(ndimage.gaussian_filter(rng.normal(size=mask.shape), 1) * 2, 0, 1)
+    regions = split_by_outlines(mask, edges)
+    assert np.array_equal(regions > 0, mask)
+    assert np.array_equal(np.unique(regions), np.arange(regions.max() + 1))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.permutations([0, 1, 2]), st.lists(st.booleans(), min_size=3, max_size=3))
+def test_equal_weights_give_the_same_regions_turned_and_mirrored(order, mirrored):
+    labels, edges = row(0.2)
+    flips = [axis for axis, flip in enumerate(mirrored) if flip]
+    turned = [np.flip(part.transpose(order), flips).copy() for part in (labels, edges)]
+    # Across slices as within: turning changes which faces those are.
+    found = split_by_outlines(turned[0] > 0, turned[1], across=1.0)
+    assert same(found, turned[0])
+
+
+def test_borders_lie_on_both_sides_and_regrowing_undoes_the_cut():
+    labels, _ = row()
+    cut = borders(labels)
+    assert cut[10, 10, 17]
+    assert cut[10, 10, 18]
+    assert not cut[10, 10, 16]
+    assert not cut[10, 10, 4]
+    parted = np.where(cut, 0, labels)
+    regrow(parted, labels)
+    assert np.array_equal(parted, labels)
+
+
+def test_haze_is_dropped_and_counted_and_can_be_kept():
+    chance = np.zeros((20, 40, 40), np.float32)
+    chance[4:16, 4:16, 4:16] = 0.95
+    chance[4:16, 24:36, 24:36] = 0.56
+    found = cluster(chance, 10.0)
+    assert len(found.table) == 1
+    assert found.facts["dropped_weak"] == 1
+    assert found.table["mean_probability"].iloc[0] > 0.8
+    kept = cluster(chance, 10.0, ClusterParameters(minimum_probability=0))
+    assert len(kept.table) == 2
+
+
+def test_parted_objects_are_called_split_and_are_in_order():
+    labels, edges = row()
+    found = cluster((labels > 0).astype(np.float32), 10.0, boundary=edges)
+    assert same(found.labels, labels)
+    assert set(found.table["origin"]) == {"split"}
+    assert found.table["component"].nunique() == 1
+    first = [np.nonzero(found.labels.ravel() == n)[0][0] for n in found.table["instance"]]
+    assert first == sorted(first)
+
+
+def test_a_blurred_boundary_map_does_not_shred():
+    labels, _ = row()
+    haze = np.full(labels.shape, 0.3, np.float32)
+    found = cluster((labels == 1).astype(np.float32), 10.0, boundary=haze)
+    assert len(found.table) == 1
