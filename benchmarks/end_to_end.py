@@ -129,7 +129,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--base", default="models/base-segmenter")
     options.add_argument("--tomograms", type=int, default=6)
-    options.add_argument("--steps", type=int, default=300)
+    options.add_argument("--steps", type=int, default=300, help="of fine-tuning; 0: none")
     options.add_argument("--output", default="benchmarks/end_to_end.md")
     arguments = options.parse_args()
     base = load_model(arguments.base, "segmenter")
@@ -137,9 +137,12 @@ def main() -> None:
     for number in range(arguments.tomograms):
         settings = conditions(number)
         made = simulate_tomogram(FIRST_SEED + 100 * number, **settings)
-        tuned, took = fine_tuned(base, number, settings, arguments.steps)
-        seconds.append(took)
-        for name, model in (("base", base), ("fine-tuned", tuned)):
+        models = [("base", base)]
+        if arguments.steps:
+            tuned, took = fine_tuned(base, number, settings, arguments.steps)
+            models.append(("fine-tuned", tuned))
+            seconds.append(took)
+        for name, model in models:
             start = time.monotonic()
             maps = predict(made.tomogram, model, made.polarity)
             taken = time.monotonic() - start
@@ -169,8 +172,13 @@ def main() -> None:
                 f"{arguments.tomograms} simulated crowded tomograms of {SHAPE} voxels that no "
                 "model was trained on, each with voxel size, defocus and tilt range of its own. "
                 f"{', '.join(NOT_SCORED)} are not scored. Dice at a threshold of 0.5; F1 at "
-                "IoU 0.5. Fine-tuning: six slices of two other tomograms of the same conditions, "
-                f"{arguments.steps} steps, {np.mean(seconds):.0f} s.",
+                "IoU 0.5."
+                + (
+                    " Fine-tuning: six slices of two other tomograms of the same conditions, "
+                    f"{arguments.steps} steps, {np.mean(seconds):.0f} s."
+                    if seconds
+                    else ""
+                ),
                 "",
                 *lines,
                 "",
