@@ -199,7 +199,6 @@ def heads():
 
 
 HEADS = heads()
-SEGMENT_MAPS = HEADS + ["uncertainty"] * config["segment"]["uncertainty"]
 
 
 @cache

@@ -2,7 +2,7 @@
 
 
 rule segment:
-    """REQUIRED INPUT: tomogram, input.json, segmenter. OUTPUT: a map for each of its heads, and uncertainty.mrc
+    """REQUIRED INPUT: tomogram, input.json, segmenter. OUTPUT: a map for each of its heads; uncertainty.mrc
     where asked for.
     """
     input:
@@ -10,7 +10,7 @@ rule segment:
         inspected="results/{tomogram}/input.json",
         mask=sample_files("mask"),
     output:
-        maps=expand("results/{{tomogram}}/{head}.mrc", head=SEGMENT_MAPS),
+        maps=expand("results/{{tomogram}}/{head}.mrc", head=HEADS),
         record="results/{tomogram}/segment.json",
     log:
         "logs/segment/{tomogram}.log",

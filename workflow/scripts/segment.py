@@ -22,7 +22,9 @@ def main(arguments):
     settings = json.loads(arguments.settings)
     mask = read_volume(arguments.mask).data if arguments.mask else None
     maps = {Path(path).stem: path for path in arguments.maps}
-    uncertainty = maps.pop("uncertainty", None)
+    # No declared output: Snakemake would not do a finished job again for one more file.
+    uncertainty = Path(arguments.record).parent / "uncertainty.mrc"
+    uncertainty.unlink(missing_ok=True)
     told = predict_to_files(
         _stage.open_tomogram(arguments.tomogram, facts),
         model,
@@ -31,7 +33,7 @@ def main(arguments):
         threads=arguments.threads,
         tta=settings["test_time_augmentation"],
         mask=mask,
-        uncertainty=uncertainty,
+        uncertainty=uncertainty if settings["uncertainty"] else None,
         engine=settings["engine"],
     )
     write_provenance(
