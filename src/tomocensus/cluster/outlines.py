@@ -9,12 +9,36 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
+from tomocensus.cluster.smoothing import chances
+
 # Mean of the boundary map on a shared face from which two regions stay apart.
 APART = 0.17
 # Outlines are seen in slices; faces across slices say less.
 ACROSS = 0.3
 # Below this a voxel is inside, not on an outline.
 INSIDE = 0.3
+# A boundary map with a higher median inside objects is too blurred to part them.
+BLURRED = 0.2
+# Voxels around a component that its regions depend on: the reach of the smoothing.
+ROOM = 4
+
+
+def is_sharp(boundary: np.ndarray, objects: np.ndarray) -> bool:
+    """Tell whether a boundary map can part objects: low in most of their voxels.
+
+    Parameters
+    ----------
+    boundary : numpy.ndarray
+        ``(nz, ny, nx)``; floats 0-1, or integers in per cent.
+    objects : numpy.ndarray
+        Bool, same shape.
+    """
+    counts = np.zeros(1001, np.int64)
+    for plane, here in zip(boundary, objects, strict=True):
+        steps = np.clip(chances(plane[here]) * 1000, 0, 1000).astype(np.int64)
+        counts += np.bincount(steps, minlength=1001)
+    low = counts[: round(1000 * BLURRED)].sum()
+    return bool(counts.sum() and 2 * low > counts.sum())
 
 
 def split_by_outlines(
