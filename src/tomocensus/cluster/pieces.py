@@ -15,6 +15,9 @@ from tomocensus.cluster.shells import fill_slices, find_lumens, find_shared_wall
 from tomocensus.cluster.smoothing import chances, widened
 from tomocensus.cluster.solidity import digital_solidity
 
+# Least part of a component that convex objects must make up to be built from torn shells' lumens.
+LUMINAL = 0.2
+
 
 @dataclass
 class Piece:
@@ -41,7 +44,7 @@ class Piece:
 
 def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]:
     """Build objects from lumens and the membrane next to them; the rest is judged by itself."""
-    lumens = find_lumens(crop)
+    lumens = find_lumens(crop, smallest=0.2 * smallest)
     if not lumens.any():
         return []
     distance, nearest = ndimage.distance_transform_edt(lumens == 0, return_indices=True)
@@ -139,7 +142,9 @@ def separate(crop, start, number, edge, parameters, smallest) -> list[Piece]:
     if _convex_voxels(pieces) >= 0.8 * total or any(_sparse(piece) for piece in pieces):
         return pieces
     others = _with_lumens(crop, start, number, edge, parameters, smallest)
-    return others if _convex_voxels(others) > 1.2 * _convex_voxels(pieces) else pieces
+    # A ragged mask has a few pores that look like lumens too: they must explain a share of it.
+    least = max(1.2 * _convex_voxels(pieces), LUMINAL * total)
+    return others if _convex_voxels(others) > least else pieces
 
 
 def _convex_voxels(pieces: list[Piece]) -> int:

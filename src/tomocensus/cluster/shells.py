@@ -45,7 +45,9 @@ def _fill_planes(mask: np.ndarray) -> np.ndarray:
     return filled
 
 
-def find_lumens(mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87) -> np.ndarray:
+def find_lumens(
+    mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87, smallest: float = 1.0
+) -> np.ndarray:
     """Find the insides of shells that are torn open, where filling slices cannot.
 
     Basins of the distance to the membrane are joined over wide openings. A lumen is a basin
@@ -59,6 +61,8 @@ def find_lumens(mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87)
         Least part of a lumen's surface that is membrane.
     solidity : float
         Least digital solidity of a lumen.
+    smallest : float
+        Voxels; a smaller basin is a pore of a ragged mask.
 
     Returns
     -------
@@ -83,7 +87,8 @@ def find_lumens(mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87)
         if box is None or walled[label] < contact * faces:
             continue
         part = basins[box] == label
-        if digital_solidity(part) >= solidity:
+        large = np.count_nonzero(part) >= smallest
+        if large and digital_solidity(part) >= solidity:
             found += 1
             lumens[box][part] = found
     return lumens
