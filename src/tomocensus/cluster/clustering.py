@@ -22,6 +22,11 @@ from tomocensus.cluster.table import describe, paint
 from tomocensus.errors import InputError
 
 
+# Where outlines part, objects are judged as a whole (`minimum_probability`), so fainter voxels may
+# join in: this part of the threshold.
+_OUTLINED = 0.8
+
+
 @dataclass(frozen=True)
 class ClusterParameters:
     """What decides where one object ends.
@@ -29,7 +34,8 @@ class ClusterParameters:
     Parameters
     ----------
     threshold : float or "auto"
-        Probability (0-1) from which a voxel is object; auto is Otsu's of the map.
+        Probability (0-1) from which a voxel is object; auto is Otsu's of the map. Where a boundary
+        map parts the objects, 0.8 of it: haze is dropped by `minimum_probability` then.
     minimum_volume : float
         Å³; smaller objects are specks and dropped.
     solidity : float
@@ -131,16 +137,12 @@ def cluster(
     parameters = parameters or ClusterParameters()
     probability = np.asarray(probability)
     boundary = None if boundary is None else np.asarray(boundary)
-    objects, threshold = _threshold(probability, parameters.threshold, scratch)
-    if mask is not None:
-        for plane, allowed in zip(objects, mask, strict=True):
-            plane &= np.asarray(allowed, dtype=bool)
+    objects, threshold, sharp = _objects(probability, boundary, mask, parameters, scratch)
     runs = find_runs(objects, slab)
     labels = _zeros(objects.shape, np.int32, scratch)
     runs.paint(labels, np.arange(runs.count + 1, dtype=np.int32))
     smallest = max(1.0, parameters.minimum_volume / voxel_size**3)
-    job = _Job(labels, runs.boxes(), probability, boundary, parameters, smallest, False)
-    job.sharp = boundary is not None and parameters.convexity and is_sharp(boundary, objects)
+    job = _Job(labels, runs.boxes(), probability, boundary, parameters, smallest, sharp)
     pieces = _in_parallel(job, runs.count, threads)
     large = [piece for piece in pieces if piece.voxels >= smallest]
     # Not where the threshold is automatic: then the map's scale is its own.
@@ -235,19 +237,30 @@ def _cubic(voxel_size) -> float:
     return float(sizes[0])
 
 
-def _threshold(probability, threshold, scratch) -> tuple[np.ndarray, float]:
-    """Return the object voxels, and the threshold used; a binary map is taken as it is."""
+def _objects(probability, boundary, mask, parameters, scratch) -> tuple[np.ndarray, float, bool]:
+    """Return the object voxels, the threshold used, and whether outlines part them."""
     binary = _is_binary(probability)
+    threshold = parameters.threshold
     if threshold == "auto":
         threshold = _otsu(probability, binary)
     objects = _zeros(probability.shape, bool, scratch)
-    if binary:
-        for plane, chance in zip(objects, probability, strict=True):
-            np.greater(chance, 0, out=plane)
-        return objects, threshold
-    for z, smoothed in smooth_slabs(probability, 1.0):
+    _mark(objects, probability, threshold, binary, mask)
+    sharp = boundary is not None and parameters.convexity and is_sharp(boundary, objects)
+    if sharp:
+        threshold *= _OUTLINED
+        _mark(objects, probability, threshold, binary, mask)
+    return objects, threshold, sharp
+
+
+def _mark(objects, probability, threshold, binary, mask) -> None:
+    """Set `objects` to the voxels from the threshold on, and within the mask."""
+    # A binary map needs no smoothing, nor floats.
+    for z, smoothed in [] if binary else smooth_slabs(probability, 1.0):
         objects[z] = smoothed >= threshold if threshold > 0 else smoothed > 0
-    return objects, threshold
+    for plane, chance in zip(objects, probability, strict=True) if binary else ():
+        np.greater(chance, 0, out=plane)
+    for plane, allowed in zip(objects, mask, strict=True) if mask is not None else ():
+        plane &= np.asarray(allowed, dtype=bool)
 
 
 def _is_binary(data: np.ndarray) -> bool:
