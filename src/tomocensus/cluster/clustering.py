@@ -21,7 +21,6 @@ from tomocensus.cluster.solidity import digital_solidity
 from tomocensus.cluster.table import describe, paint
 from tomocensus.errors import InputError
 
-
 # Where outlines part, objects are judged as a whole (`minimum_probability`), so fainter voxels may
 # join in: this part of the threshold.
 _OUTLINED = 0.8
