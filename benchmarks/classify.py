@@ -1,14 +1,15 @@
-"""Accuracy of the shipped encoder with a few examples a class, on simulated tomograms.
+"""Accuracy of the shipped encoder with a few examples a class, on simulated data sets.
 
-``python benchmarks/classify.py --tomograms 30 --cache CACHE --output benchmarks/classify.md``
+``python benchmarks/classify.py --cache CACHE --output benchmarks/classify.md``
 
-Examples come from one half of the tomograms, the figures from the other half.
+The tomograms of a data set share their imaging; examples come from one half of them, the figures
+from the other half.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import itertools
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +22,28 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from tomocensus.atomic import write_text
 from tomocensus.classify import apply_head, fit_head
-from tomocensus.classify.encoder import Encoder
+from tomocensus.classify.encoder import Encoder, weights_of
+from tomocensus.classify.features import SHAPE as FORM
 from tomocensus.classify.head import calibration_error
-from tomocensus.classify.pretrain import collect, described
+from tomocensus.classify.pretrain import MOST_OF_A_KIND, corrupt, described, load, store
+from tomocensus.classify.views import views
+from tomocensus.cluster import ClusterParameters
 from tomocensus.models import Model, load_model
+from tomocensus.simulate import simulate_tomogram
+from tomocensus.simulate.conditions import CONDITIONS
+from tomocensus.simulate.scenes import FIELD, KINDS
+from tomocensus.simulate.tomogram import choose
+from tomocensus.simulate.training import WANTED
 
 # Pretraining used seeds below 20,000.
 FIRST_SEED = 90_000
+SHAPE = (56, 208, 208)
+SNRS = (0.1, 0.2, 0.4, 0.8)
+# Rare kinds too shall have examples.
+MORE = 2
+# Å³: what is smaller does not become an instance.
+SMALLEST = ClusterParameters().minimum_volume
+SHIPPED = "encoder and features"
 SEVEN = (
     "mitochondrion",
     "vesicle",
@@ -43,18 +59,49 @@ def untrained(encoder: Model) -> Model:
     """Return the same network with random weights, and no prior."""
     torch.manual_seed(0)
     network = Encoder(encoder.card["width"], encoder.card["dimensions"])
-    weights = {name: value.numpy() for name, value in network.state_dict().items()}
-    return Model({**encoder.card, "sha256": "untrained"}, weights)
+    return Model({**encoder.card, "sha256": "untrained"}, weights_of(network))
 
 
-def describe(count: int, cache: Path, encoders: dict[str, Model]):
-    """Simulate tomograms; return embeddings by encoder and tomogram, and a table of the truth.
+def data_set(number: int, count: int):
+    """Yield the tomograms of one data set: all imaged alike, as those of one user are."""
+    rng = np.random.default_rng([FIRST_SEED, number])
+    voxel_size = float(np.exp(rng.uniform(np.log(8), np.log(20))))
+    shared = {"snr": SNRS[number % len(SNRS)]}
+    volume = float(np.prod(SHAPE)) * voxel_size**3 / FIELD
+    shared["abundance"] = {
+        kind: MORE * wanted / KINDS[kind][1] / volume for kind, wanted in WANTED.items()
+    }
+    first = FIRST_SEED + 100 * number
+    chosen, _, _ = choose(first, SHAPE, voxel_size, "cell", shared)
+    shared |= {name: chosen[name] for name in (*CONDITIONS, "polarity") if name in chosen}
+    for seed in range(first, first + count):
+        yield simulate_tomogram(seed, SHAPE, voxel_size, "cell", **shared)
 
-    Masks have the faults of :func:`tomocensus.classify.pretrain.corrupt`.
-    """
-    seen, names, seeds = collect(range(FIRST_SEED, FIRST_SEED + count), cache)
-    found = {name: described(seen, encoder, seeds) for name, encoder in encoders.items()}
-    truth = pd.DataFrame({"tomogram": seeds, "instance": np.arange(len(seen)), "class": names})
+
+def views_of(made, rng):
+    """Return views of some objects of each kind, and their kinds; masks have faults."""
+    labels = corrupt(np.asarray(made.instances.data), rng, merged=0.0)
+    size = np.bincount(labels.ravel())
+    numbers = rng.permutation(np.nonzero(size * made.tomogram.voxel_size**3 >= SMALLEST)[0])
+    table = pd.Series({n: made.classes[int(n)] for n in numbers if n}, dtype=object)
+    chosen = table.groupby(table).head(MOST_OF_A_KIND).index
+    kept = np.where(np.isin(labels, chosen), labels, 0)
+    seen = list(views(made.tomogram, kept, made.polarity))
+    return seen, [made.classes[view.number] for view in seen]
+
+
+def describe(number: int, count: int, cache: Path, encoders: dict[str, Model]):
+    """Make a data set; return embeddings by encoder and tomogram, and a table of the truth."""
+    if not (cache / f"set-{number}-{count - 1}.npz").is_file():
+        for place, made in enumerate(data_set(number, count)):
+            rng = np.random.default_rng([FIRST_SEED, number, place])
+            store(cache / f"set-{number}-{place}.npz", *views_of(made, rng))
+    seen, names, places = [], [], []
+    for place in range(count):
+        some, kinds = load(cache / f"set-{number}-{place}.npz")
+        seen, names, places = seen + some, names + kinds, places + [place] * len(some)
+    found = {name: described(seen, encoder, np.array(places)) for name, encoder in encoders.items()}
+    truth = pd.DataFrame({"tomogram": places, "instance": np.arange(len(seen)), "class": names})
     return found, truth
 
 
@@ -90,7 +137,9 @@ def forest_guesses(known, examples, test, seed) -> pd.DataFrame:
         rows = []
         for item in table.itertuples():
             part = known[item.tomogram]
-            rows.append(part.features[np.nonzero(part.instance == item.instance)[0][0], :4])
+            rows.append(
+                part.features[np.nonzero(part.instance == item.instance)[0][0], : len(FORM)]
+            )
         return np.stack(rows)
 
     forest = RandomForestClassifier(300, class_weight="balanced", random_state=seed)
@@ -128,77 +177,89 @@ def unseen_kind(known, truth, draws: int, encoder) -> dict[str, float]:
     return result
 
 
-def main() -> None:
-    """Measure and write the page."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--encoder", default="models/base-encoder")
-    options.add_argument("--tomograms", type=int, default=10)
-    options.add_argument("--draws", type=int, default=10)
-    options.add_argument("--cache", required=True, help="folder for the simulated views")
-    options.add_argument("--output", default="benchmarks/classify.md")
-    arguments = options.parse_args()
-    shipped = load_model(arguments.encoder, "encoder")
-    found, truth = describe(
-        arguments.tomograms, Path(arguments.cache), {"a": shipped, "b": untrained(shipped)}
-    )
-    every = truth
-    truth = truth[truth["class"].isin(SEVEN)]
+def measure(found, truth, encoder, draws: int) -> pd.DataFrame:
+    """Return the figures of all methods, examples a class, and draws on one data set."""
     no_embedding = {
         name: replace(part, embedding=part.embedding[:, :0]) for name, part in found["a"].items()
     }
-    trained_head = partial(head_guesses, encoder=shipped)
     methods = {
-        "encoder and features": (trained_head, found["a"]),
+        SHIPPED: (partial(head_guesses, encoder=encoder), found["a"]),
         "the same without the simulated prior": (head_guesses, found["a"]),
         "untrained encoder and features": (head_guesses, found["b"]),
         "features alone": (head_guesses, no_embedding),
         "random forest on size and shape": (forest_guesses, found["a"]),
     }
     rows = []
-    for each in (10, 3):
-        for method, (guess, known) in methods.items():
-            runs = []
-            for seed in range(arguments.draws):
-                examples, test = draw(truth, each, np.random.default_rng(seed))
-                test = test[test["class"].isin(examples["class"])]
-                runs.append(figures(guess(known, examples, test, seed)))
-            table = pd.DataFrame(runs)
-            cells = [f"{table[name].mean():.3f} ± {table[name].std():.3f}" for name in table]
-            rows.append(f"| {each} | {method} | " + " | ".join(cells) + " |")
-            print(rows[-1], file=sys.stderr, flush=True)
-    unseen = unseen_kind(found["a"], every, 3, shipped)
-    counts = ", ".join(f"{kind} {n}" for kind, n in truth["class"].value_counts().items())
-    write_text(
-        arguments.output,
-        "\n".join(
-            [
-                "# Naming objects from a few examples: figures",
-                "",
-                f"`python benchmarks/classify.py --tomograms {arguments.tomograms} "
-                f"--draws {arguments.draws}`, encoder {shipped.sha256[:12]}.",
-                "",
-                f"{arguments.tomograms} simulated tomograms (seeds from {FIRST_SEED}) that no "
-                f"model was trained on, {len(truth)} objects: {counts}. Masks are eroded, grown, "
-                "ragged or merged with a neighbour. "
-                "Examples come from a random half of the tomograms (fewer where a class has "
-                "fewer there), figures from the other half; mean and deviation of "
-                f"{arguments.draws} draws.",
-                "",
-                "| examples a class | method | accuracy | mean recall | macro-F1 "
-                "| calibration error |",
-                "|---|---|---|---|---|---|",
-                *rows,
-                "",
-                "Kinds without examples, told from the others by low confidence (10 examples a "
-                "class, area under the ROC curve, 3 draws):",
-                "",
-                "| kind left out | AUROC |",
-                "|---|---|",
-                *[f"| {kind} | {value:.3f} |" for kind, value in unseen.items()],
-                "",
-            ]
-        ),
-    )
+    for each, (method, (guess, known)) in itertools.product((10, 3), methods.items()):
+        for seed in range(draws):
+            examples, test = draw(truth, each, np.random.default_rng(seed))
+            test = test[test["class"].isin(examples["class"])]
+            found_here = figures(guess(known, examples, test, seed))
+            rows.append({"examples a class": each, "method": method, **found_here})
+    return pd.DataFrame(rows)
+
+
+def as_lines(table: pd.DataFrame) -> list[str]:
+    """Return a table in Markdown."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
+    for row in table.itertuples(index=False):
+        cells = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    """Measure and write the page."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--encoder", default="models/base-encoder")
+    options.add_argument("--sets", type=int, default=8, help="data sets")
+    options.add_argument("--tomograms", type=int, default=5, help="in each")
+    options.add_argument("--draws", type=int, default=5)
+    options.add_argument("--cache", required=True, help="folder for the simulated views")
+    options.add_argument("--output", default="benchmarks/classify.md")
+    arguments = options.parse_args()
+    shipped = load_model(arguments.encoder, "encoder")
+    tables, unseen, counts = [], [], pd.Series(dtype=float)
+    for number in range(arguments.sets):
+        encoders = {"a": shipped, "b": untrained(shipped)}
+        found, every = describe(number, arguments.tomograms, Path(arguments.cache), encoders)
+        truth = every[every["class"].isin(SEVEN)]
+        counts = counts.add(truth["class"].value_counts(), fill_value=0)
+        table = measure(found, truth, shipped, arguments.draws)
+        tables.append(table.assign(snr=SNRS[number % len(SNRS)]))
+        unseen.append(unseen_kind(found["a"], every, 2, shipped))
+        print(tables[-1].groupby(["examples a class", "method"], sort=False).mean().round(3))
+    table = pd.concat(tables)
+    methods = table.groupby(["examples a class", "method"], sort=False).mean().reset_index()
+    by_snr = table[table["method"] == SHIPPED].groupby(["examples a class", "snr"])
+    kinds = ", ".join(f"{kind} {n:.0f}" for kind, n in counts.sort_values().items())
+    left_out = pd.DataFrame(unseen).mean().rename("AUROC").rename_axis("kind left out")
+    lines = [
+        "# Naming objects from a few examples: figures",
+        "",
+        f"`python benchmarks/classify.py --sets {arguments.sets} --tomograms "
+        f"{arguments.tomograms} --draws {arguments.draws}`, encoder {shipped.sha256[:12]}.",
+        "",
+        f"{arguments.sets} simulated data sets that no model was trained on, each of "
+        f"{arguments.tomograms} tomograms {SHAPE} of one imaging condition (8-20 Å, all else "
+        f"drawn as for training); {int(counts.sum())} objects: {kinds}. Masks are eroded, grown or "
+        "ragged, objects at the border are cut. Examples come from a random half of the "
+        "tomograms (fewer where a class has fewer there), figures from the other half; means of "
+        f"{arguments.draws} draws.",
+        "",
+        *as_lines(methods.drop(columns="snr")),
+        "",
+        f"By SNR, {SHIPPED}:",
+        "",
+        *as_lines(by_snr.mean(numeric_only=True).reset_index()),
+        "",
+        "Kinds without examples, told from the others by low confidence (10 examples a class, area "
+        f"under the ROC curve; mean {left_out.mean():.3f}):",
+        "",
+        *as_lines(left_out.reset_index()),
+        "",
+    ]
+    write_text(arguments.output, "\n".join(lines))
 
 
 if __name__ == "__main__":

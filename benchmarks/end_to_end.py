@@ -25,6 +25,8 @@ from tomocensus.evaluate import instance_scores, voxel_scores
 from tomocensus.models import Model, load_model
 from tomocensus.segment import AnnotatedVolume, TrainSettings, predict, train
 from tomocensus.simulate import simulate_tomogram
+from tomocensus.simulate.conditions import CONDITIONS
+from tomocensus.simulate.tomogram import choose
 
 # Training used seeds below 200,000.
 FIRST_SEED = 900_000
@@ -37,7 +39,7 @@ SLICES = (0.25, 0.5, 0.75)
 def conditions(number: int) -> dict:
     """Return the imaging conditions of one set: drawn apart from those of training."""
     rng = np.random.default_rng([FIRST_SEED, number])
-    return {
+    settings = {
         "preset": "cell",
         "shape": SHAPE,
         "voxel_size": float(rng.uniform(12, 22)),
@@ -46,6 +48,10 @@ def conditions(number: int) -> dict:
         "tilt_range": float(rng.uniform(50, 60)),
         "polarity": "dark",
     }
+    # All else that belongs to imaging is as in the tomogram that is predicted.
+    given = {name: settings[name] for name in settings if name not in ("preset", "shape")}
+    chosen, _, _ = choose(FIRST_SEED + 100 * number, SHAPE, None, "cell", given)
+    return {**{name: chosen[name] for name in CONDITIONS if name in chosen}, **settings}
 
 
 def truth_of(made) -> tuple[np.ndarray, np.ndarray]:

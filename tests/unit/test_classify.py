@@ -14,7 +14,7 @@ from tomocensus.classify import (
     look_up_examples,
     read_examples,
 )
-from tomocensus.classify.features import NAMES, shape_and_density
+from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import softmax
 from tomocensus.classify.review import rank_for_review
 from tomocensus.classify.views import (
@@ -110,6 +110,62 @@ def test_a_dense_shell_is_told_from_a_dense_core():
     core = features(mask, inner.astype(np.float32), 12.0)
     assert shell["shell_minus_core"] > 0.5 > -0.5 > core["shell_minus_core"]
     assert shell["membrane_contrast"] > 0.5 > core["membrane_contrast"]
+
+
+def test_sphericity_is_that_of_a_ball_and_less_for_a_plate():
+    assert features(ball(41, 16))["sphericity"] == pytest.approx(0, abs=0.06)
+    plate = np.zeros((8, 44, 44), bool)
+    plate[2:6, 2:42, 2:42] = True
+    # Surface of a box of 4 x 40 x 40, voxel faces counted at two thirds.
+    truth = np.log(36 * np.pi * 6400.0**2) / 3 - np.log((2 * 1600 + 4 * 160) / 1.5)
+    assert features(plate)["sphericity"] == pytest.approx(truth, abs=1e-5)
+
+
+def test_depths_are_those_of_a_ball():
+    found = features(ball(41, 16), voxel_size=10.0)
+    assert np.exp(found["log_depth_nm"]) == pytest.approx(16, rel=0.07)
+    assert np.exp(found["log_depth_in_plane_nm"]) == pytest.approx(16, rel=0.07)
+    # Mean distance to the surface is a quarter of the radius.
+    assert np.exp(found["log_mean_depth_nm"]) == pytest.approx(4, rel=0.12)
+    assert np.exp(found["log_height_nm"]) == pytest.approx(33)
+
+
+def test_a_shell_has_the_hole_of_its_ring():
+    found = features(ball(41, 16) & ~ball(41, 11))
+    # Mean over the middle half in Z of r² / (R² - r²) with the radii at each height.
+    z = np.arange(-8, 9)
+    ratio = (121 - z**2) / (256 - 121)
+    assert found["ring"] == pytest.approx(ratio.mean(), rel=0.05)
+    assert features(ball(41, 16))["ring"] == 0
+
+
+def test_the_profile_follows_the_density_below_and_above_the_outline():
+    radius = np.sqrt(
+        ((np.indices((9, 61, 61)) - np.reshape([4, 30, 30], (3, 1, 1, 1)))[1:] ** 2).sum(0)
+    )
+    depth = (20.5 - radius) * 10
+    rod = depth > 0
+    found = features(rod, depth.astype(np.float32), 10.0)
+    middles = {-80: -67.5, -55: -45, -35: -26, -17: -8.5, 0: 8.5, 17: 26, 35: 45, 55: 67.5, 80: 95}
+    for start, middle in middles.items():
+        assert found[f"density_at_{start}"] == pytest.approx(middle, abs=6), start
+    shares = [found[f"density_from_{share:g}"] for share in (0, 0.2, 0.4, 0.6, 0.8)]
+    # Outer rings are larger: the mean lies outside the middle of its bin.
+    assert np.allclose(np.array(shares) / 205, [0.1, 0.3, 0.5, 0.7, 0.87], atol=0.03)
+    # Deeper than the object: the nearest depth that it has.
+    thin = features(radius < 4, depth.astype(np.float32), 10.0)
+    assert thin["density_at_160"] == thin["density_at_35"]
+
+
+def test_a_neighbour_is_touched_and_not_part_of_the_profile():
+    mask, others = np.zeros((2, 5, 40, 40), bool)
+    mask[1:4, 10:30, 10:20], others[1:4, 10:30, 20:30] = True, True
+    density = np.where(others, 100, np.where(mask, 1, 0)).astype(np.float32)
+    found = dict(zip(NAMES, shape_and_density(mask, density, 10.0, others), strict=True))
+    assert max(found[f"density_at_{depth}"] for depth in DEPTHS[:-1]) <= 1
+    # Three voxels wide around 10 x 20 voxels, on one of the long sides.
+    assert found["touching"] == pytest.approx(60 / 225, abs=0.05)
+    assert dict(zip(NAMES, shape_and_density(mask, density, 10.0), strict=True))["touching"] == 0
 
 
 def test_one_voxel_has_finite_features():

@@ -133,7 +133,7 @@ def embed(
 
 
 def batch(seen: list[View], device: str = "cpu"):
-    """Return crops, kinds and owners of some views as tensors for the network."""
+    """Return crops, kinds, owners and features of some views as tensors for the network."""
     import torch
 
     owners = np.repeat(np.arange(len(seen)), [len(view.kinds) for view in seen])
@@ -141,5 +141,6 @@ def batch(seen: list[View], device: str = "cpu"):
         np.concatenate([view.crops for view in seen]),
         np.concatenate([view.kinds for view in seen]),
         owners,
+        np.stack([view.features for view in seen]),
     )
     return tuple(torch.from_numpy(array).to(device) for array in arrays)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import torch
 from torch import nn
 
+from tomocensus.classify.features import NAMES
 from tomocensus.classify.views import CLOSE
 from tomocensus.errors import InputError
 from tomocensus.models import Model
@@ -15,7 +17,10 @@ SCALES = 3
 
 
 class Trunk(nn.Module):
-    """Four convolutions, mean and maximum over space: ``(n, 2, s, s, s)`` to ``(n, 8 width)``."""
+    """Convolutions, mean and maximum over space: ``(n, 2, s, s, s)`` to ``(n, 8 width)``.
+
+    Batch normalisation, not one of each crop: how dense an object is tells what it is.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -24,19 +29,20 @@ class Trunk(nn.Module):
         for index, (before, after) in enumerate(itertools.pairwise(sizes)):
             layers += [
                 nn.Conv3d(before, after, 3, stride=1 if index == 0 else 2, padding=1, bias=False),
-                nn.GroupNorm(4, after),
+                nn.BatchNorm3d(after),
                 nn.ReLU(inplace=True),
             ]
         self.body = nn.Sequential(*layers)
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Map crops to vectors."""
-        maps = self.body(crops)
+        # On CPUs three times as fast with the channels last.
+        maps = self.body(crops.contiguous(memory_format=torch.channels_last_3d))
         return torch.cat([maps.mean(dim=(2, 3, 4)), maps.amax(dim=(2, 3, 4))], dim=1)
 
 
 class Encoder(nn.Module):
-    """A trunk for each scale; close looks are pooled; one vector of unit length.
+    """A trunk for each scale; close looks are pooled; features join; one vector of unit length.
 
     Parameters
     ----------
@@ -44,20 +50,31 @@ class Encoder(nn.Module):
         Channels of the first convolution.
     dimensions : int
         Length of the vector.
+    features : int
+        How many features of shape and density it is given.
     """
 
-    def __init__(self, width: int = 16, dimensions: int = 48):
+    def __init__(self, width: int = 16, dimensions: int = 48, features: int = len(NAMES)):
         super().__init__()
-        self.trunks = nn.ModuleList(Trunk(width) for _ in range(SCALES))
+        self.trunks = nn.ModuleList(Trunk(width) for _ in range(SCALES)).to(
+            memory_format=torch.channels_last_3d
+        )
+        # Zero mean and unit deviation over the objects of training.
+        self.standard = nn.BatchNorm1d(features, affine=False)
         # The maximum over close looks as well as their mean.
         self.out = nn.Sequential(
-            nn.Linear(8 * width * (SCALES + 1), 128),
+            nn.Linear(8 * width * (SCALES + 1) + features, 256, bias=False),
+            nn.BatchNorm1d(256),
             nn.ReLU(inplace=True),
-            nn.Linear(128, dimensions),
+            nn.Linear(256, dimensions),
         )
 
     def forward(
-        self, crops: torch.Tensor, kinds: torch.Tensor, owners: torch.Tensor
+        self,
+        crops: torch.Tensor,
+        kinds: torch.Tensor,
+        owners: torch.Tensor,
+        features: torch.Tensor,
     ) -> torch.Tensor:
         """Map the crops of some objects to ``(objects, dimensions)``.
 
@@ -69,9 +86,11 @@ class Encoder(nn.Module):
             ``(v,)`` long: which scale.
         owners : torch.Tensor
             ``(v,)`` long: which object, ascending; every object has every scale.
+        features : torch.Tensor
+            ``(objects, features)``.
         """
-        parts = []
-        count = int(owners.max()) + 1
+        parts = [self.standard(features).clamp(-5, 5)]
+        count = len(features)
         for scale, trunk in enumerate(self.trunks):
             mine = kinds == scale
             vectors, owner = trunk(crops[mine]), owners[mine]
@@ -85,16 +104,31 @@ class Encoder(nn.Module):
         return nn.functional.normalize(self.out(torch.cat(parts, dim=1)), dim=1)
 
 
+def weights_of(network: Encoder) -> dict[str, np.ndarray]:
+    """Return the weights to keep; counters of batches say nothing once trained."""
+    return {
+        name: value.cpu().numpy()
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
 def build(model: Model) -> Encoder:
-    """Return the network of a model of kind ``encoder``, ready to predict."""
+    """Return the network of a model of kind ``encoder``, ready to predict.
+
+    Raises
+    ------
+    InputError
+        Where weights are missing or of another shape.
+    """
     network = Encoder(model.card["width"], model.card["dimensions"])
-    names = network.state_dict()
-    missing = sorted(set(names) - set(model.weights))
-    if missing:
-        raise InputError(
-            f"{model.path or 'encoder'}: weights {missing[0]} are missing: it was made by another "
-            "version. Use the encoder that comes with this one."
-        )
-    state = {name: torch.from_numpy(model.weights[name].copy()) for name in names}
-    network.load_state_dict(state)
+    wanted = weights_of(network)
+    for name, value in wanted.items():
+        if getattr(model.weights.get(name), "shape", None) != value.shape:
+            raise InputError(
+                f"{model.path or 'encoder'}: weights {name} are missing or of another shape: it "
+                "was made by another version. Use the encoder that comes with this one."
+            )
+    state = {name: torch.from_numpy(model.weights[name].copy()) for name in wanted}
+    network.load_state_dict(state, strict=False)
     return network.eval()

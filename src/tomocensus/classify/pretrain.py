@@ -37,11 +37,11 @@ MOST_OF_A_KIND = 12
 SCALE = 16.0
 
 
-def corrupt(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def corrupt(labels: np.ndarray, rng: np.random.Generator, merged: float = 0.03) -> np.ndarray:
     """Return a labelmap with the faults that segmentation and clustering make.
 
-    Objects are as they are, shrunk or grown by a voxel, or ragged; a few are merged with a
-    neighbour.
+    Objects are as they are, shrunk or grown by a voxel, or ragged; a share of `merged` is one with
+    a neighbour.
     """
     choice = rng.integers(4)
     if choice == 1:
@@ -58,10 +58,10 @@ def corrupt(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         labels = np.where(noise > 0, grown, labels)
         edge = ndimage.minimum_filter(labels, size=3) != labels
         labels = np.where(edge & (noise < -0.12), 0, labels)
-    return _merge_some(labels, rng)
+    return _merge_some(labels, rng, merged)
 
 
-def _merge_some(labels: np.ndarray, rng: np.random.Generator, part: float = 0.03) -> np.ndarray:
+def _merge_some(labels: np.ndarray, rng: np.random.Generator, part: float) -> np.ndarray:
     """Give a few objects the number of one that they touch."""
     beside = [(labels[:-1], labels[1:]), (labels[:, :-1], labels[:, 1:])]
     pairs = {
@@ -220,7 +220,7 @@ def train(
     import torch
 
     from tomocensus.classify.embeddings import batch
-    from tomocensus.classify.encoder import Encoder, build
+    from tomocensus.classify.encoder import Encoder, build, weights_of
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -253,7 +253,7 @@ def train(
         losses.append(float(loss.detach()))
         if step % 100 == 99:
             print(f"step {step + 1}: loss {np.mean(losses[-100:]):.3f}", file=sys.stderr)
-    return {name: value.cpu().numpy() for name, value in network.state_dict().items()}
+    return weights_of(network)
 
 
 def contrastive(vectors, target, temperature: float = 0.1):

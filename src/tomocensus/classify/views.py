@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from tomocensus.classify.features import shape_and_density
+from tomocensus.classify.features import DEPTHS, shape_and_density
 from tomocensus.progress import progress
 from tomocensus.volume import Volume
 
@@ -222,10 +222,10 @@ def _features(pyramid, labels, number, box, stride) -> np.ndarray:
     """Return the features, of every `stride`-th voxel of very large objects."""
     wide = []
     for side, length in zip(box, labels.shape, strict=True):
-        margin = 3 + (side.stop - side.start) // 4
+        margin = 3 + max((side.stop - side.start) // 4, int(-DEPTHS[0] / pyramid.voxel_size))
         wide.append(slice(max(0, side.start - margin), min(length, side.stop + margin)))
     thin = (slice(None, None, stride),) * 3
     density = pyramid.box(wide[0].start, wide[0].stop, wide[1], wide[2])[thin]
-    return shape_and_density(
-        labels[tuple(wide)][thin] == number, density, pyramid.voxel_size * stride
-    )
+    near = labels[tuple(wide)][thin]
+    mask = near == number
+    return shape_and_density(mask, density, pyramid.voxel_size * stride, (near > 0) & ~mask)

@@ -46,9 +46,9 @@ def simulated_pair(seed: int, cache: Path) -> AnnotatedVolume:
     made = stored_tomogram(seed, cache)
     labels = np.asarray(made.instances.data)
     sort = np.array([made.classes.get(n, "") for n in range(labels.max() + 1)])
-    annotation = np.where(np.isin(sort, BACKGROUND)[labels], 0, labels).astype(np.int32)
+    annotation = np.where(np.isin(sort, BACKGROUND)[labels], 0, labels).astype(np.int16)
     contacts = contacts_in_z(annotation)
-    membrane = np.asarray(made.membrane).astype(np.int32)
+    membrane = np.asarray(made.membrane).astype(np.int8)
     start = np.random.default_rng([seed, 2]).integers(STRIDE)
     rest = np.arange(len(labels)) % STRIDE != start
     annotation[rest], membrane[rest] = -1, -1
@@ -102,6 +102,7 @@ def main() -> None:
         "--first", type=int, help="first tomogram (default: 10,000 times the seed)"
     )
     options.add_argument("--start", help="base segmenter to go on from, at a lower learning rate")
+    options.add_argument("--rate", type=float, help="highest learning rate")
     options.add_argument(
         "--annotated", help="real ones as well: a sample sheet, a folder or a copick configuration"
     )
@@ -128,7 +129,7 @@ def main() -> None:
                 slices=arguments.slices,
                 width=arguments.width,
                 depth=arguments.depth,
-                learning_rate=None if arguments.start else 2e-3 / (1 + number),
+                learning_rate=arguments.rate or (None if arguments.start else 2e-3 / (1 + number)),
                 hold_out=HOLD_OUT,
                 threads=arguments.threads,
             )
@@ -149,6 +150,8 @@ def main() -> None:
         recipe["first"] = first
         recipe["after"] = load_model(arguments.start, "segmenter").card["recipe"]
         command += f" --first {first} --start BASE"
+    if arguments.rate:
+        command += f" --rate {arguments.rate:g}"
     card = {name: value for name, value in base.card.items() if name not in ("sha256", "history")}
     # What is said of a user's annotation does not apply to simulated fields.
     card["warnings"] = []

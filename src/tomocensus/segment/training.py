@@ -195,9 +195,9 @@ class Patches:
         self.images = [torch.from_numpy(t.image)[None] for t in targets]
         # shifted by one, so that the zeros which sampling puts outside mean "not annotated"
         shifted = [np.where(t == IGNORE, 0, t + 1) for t in (t.training_target() for t in targets)]
-        self.targets = [torch.from_numpy(s.astype(np.float32))[None] for s in shifted]
-        self.objects = [np.argwhere(s[0] == 2) for s in shifted]
-        self.known = [np.argwhere(s[0] > 0) for s in shifted]
+        self.targets = [torch.from_numpy(s.astype(np.uint8))[None] for s in shifted]
+        self.objects = [np.argwhere(s[0] == 2).astype(np.int16) for s in shifted]
+        self.known = [np.argwhere(s[0] > 0).astype(np.int16) for s in shifted]
 
     def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images ``(size, slices, patch, patch)`` and targets ``(size, heads, ...)``."""
@@ -214,7 +214,11 @@ class Patches:
             self.images[index], grid, padding_mode="reflection", align_corners=False
         )
         target = functional.grid_sample(
-            self.targets[index], grid, mode="nearest", padding_mode="zeros", align_corners=False
+            self.targets[index].float(),
+            grid,
+            mode="nearest",
+            padding_mode="zeros",
+            align_corners=False,
         )
         if self.generator.random() < 0.5:
             image = image.flip(1)
