@@ -19,6 +19,7 @@ os.environ.update(PATH=os.pathsep.join(search_path))
 from snakemake.exceptions import WorkflowError
 
 from tomocensus.errors import InputError
+from tomocensus.graph import save_memory
 from tomocensus.io import read_header
 from tomocensus.models import file_sha256, read_card
 from tomocensus.provenance import Fingerprints, code_hash
@@ -28,6 +29,7 @@ from tomocensus.samples import FILE_COLUMNS, load_config, read_samples
 # The graph of thousands of tomograms is millions of objects that all stay: Python need not look
 # through them for garbage again and again.
 gc.set_threshold(500_000, 50, 100)
+save_memory()
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 # Large volumes that programs write whole: blocks of them are hashed, not all bytes.
@@ -119,17 +121,55 @@ def contents(*columns):
     return known(hashes)
 
 
+def one_or_all(files):
+    """The file itself where it is one: a list of one costs Snakemake a kilobyte for each job."""
+    return files[0] if len(files) == 1 else files
+
+
 def sample_files(*columns):
     """Files that the given columns of a tomogram's row name, where they do."""
 
     def files(wildcards):
         sample = sample_of(wildcards)
         paths = [getattr(sample, column) for column in columns]
-        found = [ancient(path) for path in paths if path]
-        # A list of one costs Snakemake a kilobyte for each job.
-        return found[0] if len(found) == 1 else found
+        return one_or_all([ancient(path) for path in paths if path])
 
     return known(files)
+
+
+def named_files(**functions):
+    """Inputs by name, for `unpack`; a name is left out where there is no such file.
+
+    An empty list costs as much as one of one, see above.
+    """
+
+    def files(wildcards):
+        found = {name: function(wildcards) for name, function in functions.items()}
+        return {name: value for name, value in found.items() if value}
+
+    return known(files)
+
+
+def options(*names):
+    """The stage's options for those of the named inputs that there are: --NAME FILE.
+
+    Not compared with the last run's value (see `script`): the inputs themselves are.
+    """
+    words = {name: f"--{name}" for name in names}
+
+    def given(wildcards, input):
+        found = []
+        for name, word in words.items():
+            if files := input.get(name):
+                found += [word, *([files] if isinstance(files, str) else files)]
+        return found
+
+    return known(given)
+
+
+def of_all(pattern, names=SAMPLES):
+    """Files of all tomograms, as a function: a rule would keep a list of them beside its job's."""
+    return known(lambda wildcards: expand(pattern, tomogram=names))
 
 
 def model_folder(kind):
@@ -297,10 +337,16 @@ def cluster_maps(wildcards):
     if sample.labels:
         return []
     if sample.probability:
-        return [ancient(sample.probability)]
-    return expand(
-        "results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS
+        return ancient(sample.probability)
+    return one_or_all(
+        expand("results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS)
     )
+
+
+def probability_map(wildcards):
+    """The first of the maps to cluster; none where labels are given."""
+    maps = cluster_maps(wildcards)
+    return maps if isinstance(maps, str) else maps[:1]
 
 
 def truth_files(wildcards):
