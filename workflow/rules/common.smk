@@ -44,6 +44,21 @@ def with_scale(sample):
     return replace(sample, probability_scale=scale)
 
 
+def check_writable(*folders):
+    """Stop with one line where a folder of the project cannot be written or made."""
+    for folder in folders:
+        if not os.access(folder if os.path.exists(folder) else ".", os.W_OK):
+            raise WorkflowError(
+                f"{os.path.abspath(folder)} cannot be written: the file system is read-only, or "
+                "the folder belongs to somebody else. Use another project (--directory), or "
+                "mend that and start again."
+            )
+
+
+# Snakemake writes there even in a dry run and would end with a traceback.
+check_writable(".snakemake")
+
+
 try:
     config = load_config(config, "configuration")
     SAMPLES = {
@@ -298,13 +313,7 @@ def with_column(column):
 
 def check_before_start():
     """Stop before the first job where no result could be kept or others write the same."""
-    for folder in ("results", "logs", ".snakemake"):
-        if os.path.exists(folder) and not os.access(folder, os.W_OK):
-            raise WorkflowError(
-                f"{os.path.abspath(folder)} cannot be written: the file system is read-only, or "
-                "the folder belongs to somebody else. Use another project (--directory), or "
-                "mend that and start again."
-            )
+    check_writable("results", "logs")
     if "snakemake_executor_plugin_slurm" in sys.modules and (text := outage_warning()):
         print(text, file=sys.stderr)
     try:
