@@ -162,7 +162,13 @@ def crowd():
     abundance["ribosome"] *= 20
     abundance["particle"] *= 20
     abundance["autophagosome"] *= 2
-    settings = {"shape": (32, 112, 112), "voxel_size": 20.0, "tilt_step": 20, "lamella": 1.0}
+    settings = {
+        "shape": (32, 112, 112),
+        "voxel_size": 20.0,
+        "tilt_step": 20,
+        "lamella": 1.0,
+        "occupied": 0.9,
+    }
     return [simulate_tomogram(seed, abundance=abundance, **settings) for seed in range(6)]
 
 

@@ -45,6 +45,8 @@ def main(words):
         options.add_argument("--prefix")
         chosen = options.parse_args(words[2:])
         asyncio.run(create(chosen.file, chosen.prefix))
+        # rattler's threads still run now and then and crash a Python that is being taken down.
+        os._exit(0)
     elif words[:1] != ["clean"]:
         sys.exit(f"unknown: {words}")
 

@@ -39,6 +39,9 @@ COLUMNS = (
 
 # A boundary map with a higher median inside objects is too blurred to part them.
 _BLURRED = 0.2
+# Where outlines part, objects are judged as a whole (`minimum_probability`), so fainter voxels may
+# join in: this part of the threshold.
+_OUTLINED = 0.8
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class ClusterParameters:
     Parameters
     ----------
     threshold : float or "auto"
-        Probability (0-1) from which a voxel is object; auto is Otsu's of the map.
+        Probability (0-1) from which a voxel is object; auto is Otsu's of the map. Where a boundary
+        map parts the objects, 0.8 of it: haze is dropped by `minimum_probability` then.
     minimum_volume : float
         Å³; smaller objects are specks and dropped.
     solidity : float
@@ -160,18 +164,14 @@ def cluster(
     threshold = parameters.threshold
     if threshold == "auto":
         threshold = _otsu(probability, binary)
-    objects = _zeros(probability.shape, bool, scratch)
-    # A binary map needs no smoothing, nor floats.
-    for z, smooth in [] if binary else _smooth_slabs(probability, 1.0):
-        objects[z] = smooth >= threshold if threshold > 0 else smooth > 0
-    for z in range(len(objects)) if binary else ():
-        objects[z] = probability[z] > 0
-    if mask is not None:
-        for plane, allowed in zip(objects, mask, strict=True):
-            plane &= np.asarray(allowed, dtype=bool)
+    objects = _objects(probability, threshold, binary, mask, scratch)
     edge = regions = None
     if boundary is not None and scratch is None and parameters.convexity:
-        regions = _regions(objects, np.asarray(boundary))
+        chances = _chances(np.asarray(boundary))
+        if objects.any() and np.median(chances[objects]) < _BLURRED:
+            threshold *= _OUTLINED
+            objects = _objects(probability, threshold, binary, mask, scratch)
+            regions = split_by_outlines(objects, chances)
     if boundary is not None and regions is None:
         edge = np.zeros(probability.shape, bool)
         for z, smooth in _smooth_slabs(np.asarray(boundary), 0.7):
@@ -222,12 +222,18 @@ def cluster(
     return Clustering(labels, table, facts)
 
 
-def _regions(objects, boundary) -> np.ndarray | None:
-    """Return what outlines part, or None where the map is too blurred to say."""
-    chances = _chances(boundary)
-    if not objects.any() or np.median(chances[objects]) >= _BLURRED:
-        return None
-    return split_by_outlines(objects, chances)
+def _objects(probability, threshold, binary, mask, scratch) -> np.ndarray:
+    """Return True in the voxels from the threshold on, and within the mask."""
+    objects = _zeros(probability.shape, bool, scratch)
+    # A binary map needs no smoothing, nor floats.
+    for z, smooth in [] if binary else _smooth_slabs(probability, 1.0):
+        objects[z] = smooth >= threshold if threshold > 0 else smooth > 0
+    for z in range(len(objects)) if binary else ():
+        objects[z] = probability[z] > 0
+    if mask is not None:
+        for plane, allowed in zip(objects, mask, strict=True):
+            plane &= np.asarray(allowed, dtype=bool)
+    return objects
 
 
 def _note_parted(pieces, labels, objects) -> None:

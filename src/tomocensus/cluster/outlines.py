@@ -10,7 +10,7 @@ from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
 # Mean of the boundary map on a shared face from which two regions stay apart.
-APART = 0.17
+APART = 0.25
 # Outlines are seen in slices; faces across slices say less.
 ACROSS = 0.3
 # Below this a voxel is inside, not on an outline.

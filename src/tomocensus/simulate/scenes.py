@@ -33,6 +33,9 @@ ONCE = ("plasma_membrane", "nuclear_envelope")  # at most one in a field
 COMPACT = ("vesicle", "virus_like_particle", "dense_body", "lipid_droplet", "autophagosome")
 FILAMENTS = ("microtubule", "actin")
 SOFT = (*COMPACT, "mitochondrion", "er", "golgi")  # give way where they meet another
+LARGE = ("mitochondrion", "golgi", "autophagosome", "lipid_droplet", "er")
+SMALL = (*FILAMENTS, "gold", "ribosome", "particle")  # fill hardly anything
+FOR_LARGE = 0.65  # of the volume that objects may fill; the rest is for those that come later
 WAVINESS = {
     "mitochondrion": 0.05,
     "vesicle": 0.04,
@@ -57,6 +60,7 @@ class Scene:
     classes: dict[int, str] = field(default_factory=dict)
     surfaces: dict[int, tuple] = field(default_factory=dict, repr=False)
     hosts: list = field(default_factory=list, repr=False)
+    filled: int = 0
     texture: np.ndarray | None = field(default=None, repr=False)
 
 
@@ -67,6 +71,7 @@ def draw_scene(
     abundance: dict[str, float] | None = None,
     touching: float = 0.3,
     largest: float = 0.1,
+    occupied: float = 1.0,
     attempts: int = 12,
     start: Scene | None = None,
     cut_filaments: bool = False,
@@ -87,6 +92,9 @@ def draw_scene(
         Share of compact objects that are placed against another one.
     largest : float
         Share of the volume that one object may fill.
+    occupied : float
+        Share of the volume that all objects together may fill, but for small ones. Below 1 the
+        large kinds come in any order, and none takes all the room.
     attempts : int
         Places tried for one object.
     start : Scene, optional
@@ -104,7 +112,9 @@ def draw_scene(
     """
     scene = start or empty_scene(rng, shape)
     volume = np.prod(shape) * voxel_size**3 / FIELD
-    for kind in _order(rng, cut_filaments):
+    limits = _limits(rng, occupied)
+    for kind in _order(rng, cut_filaments, occupied < 1):
+        room = int(limits.get(kind, 1.0) * scene.labels.size)
         radii, count = KINDS[kind]
         expected = count * volume * (abundance or {}).get(kind, 1.0)
         number = int(expected) + (rng.random() < expected % 1)
@@ -114,18 +124,36 @@ def draw_scene(
             # Small ones are common.
             radius = radii[0] * (radii[1] / radii[0]) ** rng.random()
             for _ in range(attempts):
-                if _place(rng, scene, kind, radius, voxel_size, touching, largest, cut_filaments):
+                most = min(room - scene.filled, int(largest * scene.labels.size))
+                if most < SMALLEST:
+                    break
+                if _place(rng, scene, kind, radius, voxel_size, touching, most, cut_filaments):
                     break
     _crowd(rng, scene, voxel_size)
     return scene
 
 
-def _order(rng, cut_filaments) -> list[str]:
+def _limits(rng, occupied) -> dict[str, float]:
+    """Return the share of the volume up to which objects of a kind may fill it."""
+    if occupied >= 1:
+        return {}
+    limits = {kind: occupied for kind in KINDS if kind not in SMALL}
+    return {
+        **limits,
+        **{kind: occupied * FOR_LARGE * float(rng.uniform(0.3, 1)) for kind in LARGE},
+    }
+
+
+def _order(rng, cut_filaments, shuffled=False) -> list[str]:
     """Return the kinds in the order of placing; microtubules come early in every second scene.
 
     Those that come late only find room in gaps.
     """
     kinds = list(KINDS)
+    if shuffled:
+        first = kinds.index(LARGE[0])
+        kinds = [kind for kind in kinds if kind not in LARGE]
+        kinds[first:first] = [str(kind) for kind in rng.permutation(LARGE)]
     if cut_filaments and rng.random() < 0.5:
         kinds.remove("microtubule")
         kinds.insert(len(ONCE), "microtubule")
@@ -140,8 +168,8 @@ def empty_scene(rng: np.random.Generator, shape: tuple[int, int, int]) -> Scene:
     return scene
 
 
-def _place(rng, scene, kind, radius, voxel_size, touching, largest, cut_filaments) -> bool:
-    """Try to place one object; False where there is no room."""
+def _place(rng, scene, kind, radius, voxel_size, touching, most, cut_filaments) -> bool:
+    """Try to place one object of at most so many voxels; False where there is no room."""
     shape = np.array(scene.labels.shape)
     r = radius / voxel_size
     centre, host = _choose_centre(rng, scene, kind, r, voxel_size, touching)
@@ -164,7 +192,7 @@ def _place(rng, scene, kind, radius, voxel_size, touching, largest, cut_filament
             return False
     distance = shapes.refine(coarse, step, labels.shape)
     inside = distance <= 0
-    if not SMALLEST <= np.count_nonzero(inside) <= largest * scene.labels.size:
+    if not SMALLEST <= np.count_nonzero(inside) <= most:
         return False
     if host is not None:
         # The host's membrane must stay whole around it.
@@ -407,6 +435,7 @@ def _write(rng, scene, kind, box, distance, body, levels, voxel_size, radius):
         inside, density, np.where(free & (depth < 130), np.maximum(old, density), old)
     )
     scene.labels[tuple(axis[inside] for axis in spots)] = number
+    scene.filled += int(np.count_nonzero(inside & free))
     if membrane is not None:
         scene.membrane[tuple(axis[membrane & inside] for axis in spots)] = True
     _remember(rng, scene, kind, number, box, distance, body, radius / voxel_size)

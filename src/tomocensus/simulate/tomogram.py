@@ -29,6 +29,8 @@ PRESETS = {
         "sirt_iterations": 12,
     },
 }
+# Share of the volume that objects fill at most.
+OCCUPIED, OCCUPIED_CROWDED = (0.05, 0.6), (0.3, 0.6)
 DEMO_ABUNDANCE = {
     "mitochondrion": 2.0,
     "vesicle": 2.0,
@@ -70,9 +72,9 @@ def simulate_tomogram(
     preset : str
         ``random``, ``cell`` (the same, always crowded) or ``demo`` (plain imaging).
     **overrides
-        polarity (``dark`` or ``bright``), abundance (factor on the number of each kind), and each
-        field of `Imaging`, `Specimen` and `Finish`: snr, defocus (µm), tilt_range and tilt_step
-        (degrees), ...
+        polarity (``dark`` or ``bright``), abundance (factor on the number of each kind), occupied
+        (share of the volume that objects may fill), and each field of `Imaging`, `Specimen` and
+        `Finish`: snr, defocus (µm), tilt_range and tilt_step (degrees), ...
 
     Raises
     ------
@@ -86,8 +88,13 @@ def simulate_tomogram(
         room = {}
     if chosen["abundance"] is None and preset == "demo":
         chosen["abundance"] = {kind: DEMO_ABUNDANCE.get(kind, 0.0) for kind in KINDS}
-    elif chosen["abundance"] is None:
-        crowded = PRESETS[preset].get("crowded", False)
+    crowded = PRESETS[preset].get("crowded", False)
+    if chosen["occupied"] is None:
+        # Cells are not full: a network that saw crowds only would call the cytosol an object.
+        low, high = OCCUPIED_CROWDED if crowded else OCCUPIED
+        chosen["occupied"] = 1.0 if preset == "demo" else float(_aside(seed, 11).uniform(low, high))
+    room["occupied"] = chosen["occupied"]
+    if chosen["abundance"] is None:
         chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
     scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
     return photograph(scene, seed, chosen, rng, aside)
@@ -98,9 +105,9 @@ def choose(seed: int, shape, voxel_size, preset: str, overrides: dict):
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r} is unknown; known are {', '.join(PRESETS)}")
     rng = np.random.default_rng(seed)
-    chosen = {"shape": (64, 256, 256), **_first_choices(rng), "abundance": None}
+    chosen = {"shape": (64, 256, 256), **_first_choices(rng), "abundance": None, "occupied": None}
     # A generator of their own: the truth of a seed does not depend on how it is imaged.
-    aside = np.random.default_rng([seed, 7])
+    aside = _aside(seed, 7)
     given = {k: v for k, v in PRESETS[preset].items() if k != "crowded"}
     given.update({k: v for k, v in {"shape": shape, "voxel_size": voxel_size}.items() if v})
     given.update(overrides)
@@ -115,6 +122,11 @@ def choose(seed: int, shape, voxel_size, preset: str, overrides: dict):
         depth = chosen["shape"][0] * chosen["voxel_size"]
         chosen = {**chosen, **draw_conditions(aside, depth, chosen), **given}
     return chosen, rng, aside
+
+
+def _aside(seed: int, purpose: int) -> np.random.Generator:
+    """Return a generator of its own for some choices: the others stay what they were."""
+    return np.random.default_rng([seed, purpose])
 
 
 def _first_choices(rng):
