@@ -66,19 +66,24 @@ def dense_scene(seed, shape=(96, 160, 160), count=60, kind="solid", radii=(7, 14
         if any(np.linalg.norm(centre - c) < r + radius - 1.01 for c, r in placed):
             continue
         placed.append((centre, radius))
-        solid = ball(shape, centre, radius)
+        # Drawn in its own box.
+        low = np.floor(centre - radius).astype(int) - 1
+        high = np.ceil(centre + radius).astype(int) + 2
+        box = tuple(slice(a, b) for a, b in zip(np.maximum(low, 0), high, strict=True))
+        size, middle = truth[box].shape, centre - np.maximum(low, 0)
+        solid = ball(size, middle, radius)
         look = rng.choice(["solid", "shell", "caps"]) if kind == "mixed" else kind
         if look == "solid":
             visible = solid
         else:
-            visible = shell(shape, centre, radius, 2.0, 0 if look == "shell" else 40)
+            visible = shell(size, middle, radius, 2.0, 0 if look == "shell" else 40)
         if look == "torn":
             for _ in range(4):
                 way = rng.standard_normal(3)
-                hole = centre + way / np.linalg.norm(way) * radius
-                visible &= ~ball(shape, hole, 0.3 * radius)
-        truth[solid & (truth == 0)] = len(placed)
-        mask |= visible
+                hole = middle + way / np.linalg.norm(way) * radius
+                visible &= ~ball(size, hole, 0.3 * radius)
+        truth[box][solid & (truth[box] == 0)] = len(placed)
+        mask[box] |= visible
     return mask, truth
 
 

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from tomocensus.cluster import ClusterParameters, cluster
 from tomocensus.cluster.outlines import borders, regrow, split_by_outlines
+from tomocensus.errors import InputError
 from tomocensus.segment.targets import outline
 
 
@@ -98,3 +99,46 @@ def test_a_blurred_boundary_map_does_not_shred():
     haze = np.full(labels.shape, 0.3, np.float32)
     found = cluster((labels == 1).astype(np.float32), 10.0, boundary=haze)
     assert len(found.table) == 1
+
+
+def touching_pairs():
+    """Boxes in touching pairs, a pair through a slab's end, specks and noise; their outlines."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((44, 60, 60), np.int32)
+    number = 0
+    for z, y in ((2, 3), (15, 3), (30, 3), (2, 30), (15, 30), (30, 30)):
+        for x in (4, 18):
+            number += 1
+            labels[z : z + 12, y : y + 14, x : x + 14] = number
+    edges = np.stack([outline(plane) for plane in labels]).astype(np.float32)
+    edges = np.clip(edges + 0.1 * rng.random(labels.shape), 0, 1).astype(np.float32)
+    chance = (0.9 * (labels > 0) + 0.1 * rng.random(labels.shape)).astype(np.float32)
+    chance[:, 50, 50] = 1
+    return chance, edges
+
+
+@pytest.mark.parametrize("haze", [0.0, 0.4], ids=["sharp", "blurred"])
+def test_slabs_threads_and_files_give_the_same_with_outlines(haze, tmp_path):
+    chance, edges = touching_pairs()
+    edges = np.maximum(edges, np.float32(haze))
+    memory = cluster(chance, 10.0, boundary=edges)
+    disk = cluster(chance, 10.0, boundary=edges, slab=10, threads=2, scratch=tmp_path)
+    assert isinstance(disk.labels, np.memmap)
+    assert len(memory.table) > 1
+    np.testing.assert_array_equal(memory.labels, disk.labels)
+    assert memory.table.equals(disk.table)
+    assert memory.facts == disk.facts
+
+
+def test_regions_of_an_object_do_not_depend_on_what_lies_far_away():
+    chance, edges = touching_pairs()
+    whole = cluster(chance, 10.0, boundary=edges).labels
+    part = cluster(chance[:, :28, :44], 10.0, boundary=edges[:, :28, :44]).labels
+    assert same(part[:, :20], whole[:, :20, :44])
+
+
+def test_voxels_that_are_no_cubes_are_an_error():
+    labels, _ = row()
+    assert len(cluster(labels > 0, (10.0, 10.0, 10.0)).table) == 1
+    with pytest.raises(InputError, match="Resample"):
+        cluster(labels > 0, (20.0, 10.0, 10.0))

@@ -6,13 +6,10 @@ from tomocensus.cluster.clustering import (
     cluster,
     cluster_labels,
     decode_probability,
-    depth_map,
-    fill_slices,
-    find_lumens,
-    find_shared_walls,
-    label_slabs,
-    split_at_necks,
 )
+from tomocensus.cluster.labelling import label_slabs
+from tomocensus.cluster.necks import depth_map, find_basins, split_at_necks
+from tomocensus.cluster.shells import fill_slices, find_lumens, find_shared_walls
 from tomocensus.cluster.solidity import digital_solidity, lattice_hull
 
 __all__ = [
@@ -24,6 +21,7 @@ __all__ = [
     "depth_map",
     "digital_solidity",
     "fill_slices",
+    "find_basins",
     "find_lumens",
     "find_shared_walls",
     "label_slabs",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import heapq
 
+import edt
+import numba
 import numpy as np
 from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
+
+from tomocensus.cluster.smoothing import chances
 
 # Mean of the boundary map on a shared face from which two regions stay apart.
 APART = 0.25
@@ -15,6 +19,28 @@ APART = 0.25
 ACROSS = 0.3
 # Below this a voxel is inside, not on an outline.
 INSIDE = 0.3
+# A boundary map with a higher median inside objects is too blurred to part them.
+BLURRED = 0.2
+# Voxels around a component that its regions depend on: the reach of the smoothing.
+ROOM = 4
+
+
+def is_sharp(boundary: np.ndarray, objects: np.ndarray) -> bool:
+    """Tell whether a boundary map can part objects: low in most of their voxels.
+
+    Parameters
+    ----------
+    boundary : numpy.ndarray
+        ``(nz, ny, nx)``; floats 0-1, or integers in per cent.
+    objects : numpy.ndarray
+        Bool, same shape.
+    """
+    counts = np.zeros(1001, np.int64)
+    for plane, here in zip(boundary, objects, strict=True):
+        steps = np.clip(chances(plane[here]) * 1000, 0, 1000).astype(np.int64)
+        counts += np.bincount(steps, minlength=1001)
+    low = counts[: round(1000 * BLURRED)].sum()
+    return bool(counts.sum() and 2 * low > counts.sum())
 
 
 def split_by_outlines(
@@ -71,11 +97,31 @@ def regrow(labels: np.ndarray, regions: np.ndarray, reach: float = 2.0) -> None:
     reach : float
         Voxels.
     """
-    distance, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
-    open_ = (labels == 0) & (regions > 0) & (distance <= reach)
-    places = tuple(axis[open_] for axis in nearest)
-    same = regions[places] == regions[open_]
-    labels[open_] = np.where(same, labels[places], 0)
+    steps = np.arange(-int(reach), int(reach) + 1)
+    offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    away = np.sum(offsets**2, axis=1)
+    near = np.argsort(away, kind="stable")
+    near = near[(away[near] > 0) & (away[near] <= reach**2)]
+    _regrow(labels, labels.copy(), regions, offsets[near])
+
+
+@numba.njit(cache=True, nogil=True)
+def _regrow(labels, before, regions, offsets):
+    """Give unlabelled voxels the first label of their region that the offsets meet."""
+    nz, ny, nx = labels.shape
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                region = regions[z, y, x]
+                if region == 0 or before[z, y, x]:
+                    continue
+                for n in range(len(offsets)):
+                    i, j, k = z + offsets[n, 0], y + offsets[n, 1], x + offsets[n, 2]
+                    if i < 0 or j < 0 or k < 0 or i >= nz or j >= ny or k >= nx:
+                        continue
+                    if before[i, j, k] and regions[i, j, k] == region:
+                        labels[z, y, x] = before[i, j, k]
+                        break
 
 
 def _sides(dimensions: int):
@@ -90,7 +136,8 @@ def _sides(dimensions: int):
 def _basins(mask: np.ndarray, boundary: np.ndarray) -> np.ndarray:
     """Return the basins of a watershed, each from a seed deep inside; more than objects."""
     core = mask & (boundary < INSIDE)
-    depth = ndimage.distance_transform_edt(core).astype(np.float32)
+    # Where nothing else is, the border of the array is as far as it goes.
+    depth = np.minimum(edt.edt(core, black_border=False), np.float32(max(core.shape)))
     peaks = peak_local_max(
         ndimage.gaussian_filter(depth, 1.0),
         min_distance=2,

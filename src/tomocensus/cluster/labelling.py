@@ -1,0 +1,185 @@
+"""Connected components of a volume of any size, from the runs of voxels along x."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+
+@dataclass
+class Runs:
+    """Runs of object voxels: row ``z * ny + y``, first x, x after the last, component 1..count."""
+
+    row: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    label: np.ndarray
+    count: int
+    shape: tuple[int, int, int]
+
+    def boxes(self) -> list[tuple[slice, slice, slice]]:
+        """Return the bounding box of every component."""
+        low, high = _boxes(self.row, self.start, self.stop, self.label, self.count, self.shape[1])
+        return [
+            tuple(slice(int(a), int(b)) for a, b in zip(one, two, strict=True))
+            for one, two in zip(low, high, strict=True)
+        ]
+
+    def paint(self, out: np.ndarray, values: np.ndarray) -> None:
+        """Write ``values[label]`` to every run of a volume."""
+        _paint_runs(out, self.row, self.start, self.stop, values[self.label])
+
+
+def find_runs(objects: np.ndarray, slab: int = 128) -> Runs:
+    """Label connected components (26 neighbours), slab by slab, joined by union-find.
+
+    Parameters
+    ----------
+    objects : numpy.ndarray
+        Boolean, ``(nz, ny, nx)``, or anything that gives such slices along z.
+    slab : int
+        Slices in memory at a time; the result does not depend on it.
+
+    Returns
+    -------
+    Runs
+        Components numbered in the order of their first voxels.
+    """
+    nz, ny, nx = objects.shape
+    found = [_slab_runs(np.asarray(objects[z : z + slab]), z * ny) for z in range(0, nz, slab)]
+    row, start, stop = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    label = np.zeros(len(row), np.int32)
+    count = _join_runs(row, start, stop, nz, ny, label)
+    return Runs(row, start, stop, label, count, (nz, ny, nx))
+
+
+def label_slabs(objects: np.ndarray, out: np.ndarray, slab: int = 128) -> int:
+    """Label connected components (26 neighbours) into `out`.
+
+    Parameters
+    ----------
+    objects : numpy.ndarray
+        Boolean, ``(nz, ny, nx)``, or anything that gives such slices along z.
+    out : numpy.ndarray
+        int32 zeros, same shape; filled with 1..N in the order of the components' first voxels.
+    slab : int
+        Slices in memory at a time; the result does not depend on it.
+
+    Returns
+    -------
+    int
+        N.
+    """
+    runs = find_runs(objects, slab)
+    runs.paint(out, np.arange(runs.count + 1, dtype=np.int32))
+    return runs.count
+
+
+@numba.njit(cache=True, nogil=True)
+def _slab_runs(objects, offset):
+    """Return rows, starts and stops of the runs of a slab whose first row is `offset`."""
+    nz, ny, nx = objects.shape
+    count = 0
+    for z in range(nz):
+        for y in range(ny):
+            before = False
+            for x in range(nx):
+                here = objects[z, y, x]
+                count += here and not before
+                before = here
+    row, start, stop = (
+        np.empty(count, np.int64),
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+    )
+    n = 0
+    for z in range(nz):
+        for y in range(ny):
+            before = False
+            for x in range(nx):
+                here = objects[z, y, x]
+                if here and not before:
+                    row[n] = offset + z * ny + y
+                    start[n] = x
+                elif before and not here:
+                    stop[n] = x
+                    n += 1
+                before = here
+            if before:
+                stop[n] = nx
+                n += 1
+    return row, start, stop
+
+
+@numba.njit(cache=True, nogil=True)
+def _root(parent, a):
+    while parent[a] != a:
+        parent[a] = parent[parent[a]]
+        a = parent[a]
+    return a
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_runs(row, start, stop, nz, ny, label):
+    """Number the components of runs that touch, also by corners; return how many there are."""
+    first = np.zeros(nz * ny + 1, np.int64)
+    for n in range(len(row)):
+        first[row[n] + 1] += 1
+    for r in range(nz * ny):
+        first[r + 1] += first[r]
+    parent = np.arange(len(row))
+    for z in range(nz):
+        for y in range(ny):
+            here = z * ny + y
+            if first[here] == first[here + 1]:
+                continue
+            # The neighbouring rows that come before this one.
+            for dz, dy in ((0, -1), (-1, -1), (-1, 0), (-1, 1)):
+                if z + dz < 0 or y + dy < 0 or y + dy >= ny:
+                    continue
+                other = (z + dz) * ny + y + dy
+                a, b = first[here], first[other]
+                while a < first[here + 1] and b < first[other + 1]:
+                    if start[a] <= stop[b] and start[b] <= stop[a]:
+                        one, two = _root(parent, a), _root(parent, b)
+                        # The smaller number lies first.
+                        parent[max(one, two)] = min(one, two)
+                    if stop[a] < stop[b]:
+                        a += 1
+                    else:
+                        b += 1
+    count = 0
+    for n in range(len(row)):
+        root = _root(parent, n)
+        if root == n:
+            count += 1
+            label[n] = count
+        else:
+            label[n] = label[root]
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _boxes(row, start, stop, label, count, ny):
+    """Return the corners of every component's box."""
+    low = np.full((count, 3), np.iinfo(np.int64).max)
+    high = np.zeros((count, 3), np.int64)
+    for n in range(len(row)):
+        k = label[n] - 1
+        z, y = row[n] // ny, row[n] % ny
+        low[k, 0], high[k, 0] = min(low[k, 0], z), max(high[k, 0], z + 1)
+        low[k, 1], high[k, 1] = min(low[k, 1], y), max(high[k, 1], y + 1)
+        low[k, 2], high[k, 2] = min(low[k, 2], start[n]), max(high[k, 2], stop[n])
+    return low, high
+
+
+@numba.njit(cache=True, nogil=True)
+def _paint_runs(out, row, start, stop, values):
+    """Write a value to every run."""
+    ny = out.shape[1]
+    for n in range(len(row)):
+        z, y = row[n] // ny, row[n] % ny
+        for x in range(start[n], stop[n]):
+            out[z, y, x] = values[n]

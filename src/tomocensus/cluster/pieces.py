@@ -1,0 +1,203 @@
+"""From one component to its objects: fill, judge, split, or build from lumens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cc3d
+import edt
+import numpy as np
+from scipy import ndimage
+
+from tomocensus.cluster.necks import split_at_necks
+from tomocensus.cluster.outlines import ROOM, borders, regrow, split_by_outlines
+from tomocensus.cluster.shells import fill_slices, find_lumens, find_shared_walls
+from tomocensus.cluster.smoothing import chances, widened
+from tomocensus.cluster.solidity import digital_solidity
+
+# Least part of a component that convex objects must make up to be built from torn shells' lumens.
+LUMINAL = 0.2
+
+
+@dataclass
+class Piece:
+    """One instance in its crop."""
+
+    start: tuple[int, int, int]
+    mask: np.ndarray
+    solidity: float
+    origin: str
+    component: int
+    neck_ratio: float
+    fill: str
+    filled_voxels: int
+    chance: float = 1.0
+
+    def __post_init__(self):
+        self.voxels = int(np.count_nonzero(self.mask))
+
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """Where its crop lies in the volume."""
+        return tuple(slice(a, a + n) for a, n in zip(self.start, self.mask.shape, strict=True))
+
+
+def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]:
+    """Build objects from lumens and the membrane next to them; the rest is judged by itself."""
+    lumens = find_lumens(crop, smallest=0.2 * smallest)
+    if not lumens.any():
+        return []
+    distance, nearest = ndimage.distance_transform_edt(lumens == 0, return_indices=True)
+    depth = edt.edt(np.pad(crop, 1), black_border=False)[1:-1, 1:-1, 1:-1]
+    # The median, for a solid neighbour must not pass for a thick wall.
+    wall = 2 * np.median(depth[crop & (distance <= 2.5)])
+    near = (distance <= wall + 1) & crop
+    objects = np.where(near, lumens[tuple(nearest)], lumens)
+    pieces = []
+    for label, box in enumerate(ndimage.find_objects(objects), start=1):
+        piece = objects[box] == label
+        place = tuple(a + side.start for a, side in zip(start, box, strict=True))
+        gained = int(np.count_nonzero(piece & ~crop[box]))
+        solidity = digital_solidity(piece)
+        pieces.append(Piece(place, piece, solidity, "split", number, 0.0, "lumen", gained))
+    if len(pieces) == 1:
+        pieces[0].origin, pieces[0].neck_ratio = "whole", 1.0
+    rest = cc3d.connected_components(crop & (objects == 0), connectivity=26)
+    for label, box in enumerate(ndimage.find_objects(rest), start=1):
+        place = tuple(a + side.start for a, side in zip(start, box, strict=True))
+        near_edge = None if edge is None else edge[box]
+        pieces += _by_necks(rest[box] == label, place, number, near_edge, parameters, smallest)
+    return pieces
+
+
+def part_by_outlines(crop, start, number, boundary, parameters, smallest) -> list[Piece]:
+    """Part one component where outlines show, then each part by convexity.
+
+    Parameters
+    ----------
+    crop : numpy.ndarray
+        Bool, the component in its box.
+    start : tuple of int
+        Where that lies in the volume (z, y, x).
+    number : int
+        The component's.
+    boundary : numpy.ndarray
+        Map of the whole volume, of which only the box with some room is read; so the result does
+        not depend on how large a part of the volume is in memory.
+    parameters : ClusterParameters
+        See there.
+    smallest : float
+        Voxels.
+
+    Returns
+    -------
+    list of Piece
+        Those of at least `smallest` voxels have their share of the cut between the parts again.
+    """
+    box = tuple(slice(a, a + n) for a, n in zip(start, crop.shape, strict=True))
+    wide, inner = widened(box, boundary.shape, ROOM)
+    mask = np.zeros([side.stop - side.start for side in wide], bool)
+    mask[inner] = crop
+    regions = split_by_outlines(mask, chances(boundary[wide]))[inner]
+    if regions.max() < 2:
+        return separate(crop, start, number, None, parameters, smallest)
+    parts = cc3d.connected_components(crop & ~borders(regions), connectivity=26)
+    pieces = []
+    for label, place in enumerate(ndimage.find_objects(parts.astype(np.int32)), start=1):
+        at = tuple(a + side.start for a, side in zip(start, place, strict=True))
+        part = parts[place] == label
+        pieces += separate(part, at, number, None, parameters, smallest)
+    large = [piece for piece in pieces if piece.voxels >= smallest]
+    specks = [piece for piece in pieces if piece.voxels < smallest]
+    return _regrown(large, start, regions) + specks
+
+
+def _regrown(pieces, start, regions) -> list[Piece]:
+    """Give pieces the voxels of their own region that the cut along its border took."""
+    canvas = np.zeros(regions.shape, np.int32)
+    # The largest first, so that nested objects stay.
+    order = sorted(pieces, key=lambda piece: (-piece.voxels, piece.start))
+    for label, piece in enumerate(order, start=1):
+        place = tuple(slice(a.start - b, a.stop - b) for a, b in zip(piece.box, start, strict=True))
+        canvas[place][piece.mask] = label
+    regrow(canvas, regions)
+    grown = []
+    for label, place in enumerate(ndimage.find_objects(canvas, len(order)), start=1):
+        if place is None:
+            continue
+        piece = order[label - 1]
+        at = tuple(a + side.start for a, side in zip(start, place, strict=True))
+        parted = piece.origin == "whole" and len(order) > 1
+        origin = "split" if parted else piece.origin
+        grown.append(replace(piece, start=at, mask=canvas[place] == label, origin=origin))
+    return grown
+
+
+def separate(crop, start, number, edge, parameters, smallest) -> list[Piece]:
+    """Turn one component into pieces, with lumens where slice-wise filling leaves shells open."""
+    pieces = _by_necks(crop, start, number, edge, parameters, smallest)
+    if not (parameters.fill and parameters.convexity) or np.count_nonzero(crop) < 4 * smallest:
+        return pieces
+    total = sum(piece.voxels for piece in pieces)
+    if _convex_voxels(pieces) >= 0.8 * total or any(_sparse(piece) for piece in pieces):
+        return pieces
+    others = _with_lumens(crop, start, number, edge, parameters, smallest)
+    # A ragged mask has a few pores that look like lumens too: they must explain a share of it.
+    least = max(1.2 * _convex_voxels(pieces), LUMINAL * total)
+    return others if _convex_voxels(others) > least else pieces
+
+
+def _convex_voxels(pieces: list[Piece]) -> int:
+    """Count the voxels that nearly convex pieces explain."""
+    return sum(piece.voxels for piece in pieces if piece.solidity >= 0.85)
+
+
+def _sparse(piece: Piece) -> bool:
+    """Tell a wide thin sheet or net, which fills almost nothing of its hull."""
+    return piece.solidity < 0.05 and piece.origin == "sheet"
+
+
+def _by_necks(crop, start, number, edge, parameters, smallest) -> list[Piece]:
+    """Fill one component, judge it and split it where necks say so."""
+    filled = fill_slices(crop) if parameters.fill else crop
+    gained = int(np.count_nonzero(filled)) - int(np.count_nonzero(crop))
+    how = "slices" if gained else "none"
+    if np.count_nonzero(filled) < smallest:
+        # A speck, which is dropped and counted.
+        return [Piece(start, filled, 0.0, "whole", number, 1.0, how, gained)]
+    if gained and parameters.convexity:
+        shared = find_shared_walls(crop, filled, smallest)
+        if shared is not None:
+            edge = shared if edge is None else edge | shared
+    solidity = digital_solidity(filled)
+    solid = solidity >= parameters.solidity and edge is None
+    if not parameters.convexity or solid:
+        return [Piece(start, filled, solidity, "whole", number, 1.0, how, gained)]
+    if solidity < 0.05 and _is_sheet(filled, solidity):
+        return [Piece(start, filled, solidity, "sheet", number, 1.0, how, gained)]
+    parts, necks, origins = split_at_necks(
+        filled, parameters.solidity, parameters.neck, edge, smallest
+    )
+    pieces = []
+    thin = 0
+    for label, box in enumerate(ndimage.find_objects(parts), start=1):
+        piece = parts[box] == label
+        place = tuple(a + side.start for a, side in zip(start, box, strict=True))
+        extra = int(np.count_nonzero(piece & ~crop[box]))
+        part_solidity = digital_solidity(piece)
+        origin = "sheet" if _is_sheet(piece, part_solidity) else origins[label]
+        thin += np.count_nonzero(piece) if origin == "sheet" and part_solidity < 0.1 else 0
+        fill = how if extra else "none"
+        pieces.append(Piece(place, piece, part_solidity, origin, number, necks[label], fill, extra))
+    if len(pieces) > 1 and thin > 0.9 * np.count_nonzero(filled):
+        # Thin parts of a bent membrane: necks mean nothing there.
+        return [Piece(start, filled, solidity, "sheet", number, 1.0, how, gained)]
+    return pieces
+
+
+def _is_sheet(mask: np.ndarray, solidity: float) -> bool:
+    """Tell sheets and nets, whose hull means nothing: hollow hull, thin everywhere."""
+    if solidity >= 0.4:
+        return False
+    thickness = float(edt.edt(np.pad(mask, 1), black_border=False).max())
+    return np.count_nonzero(mask) > 500 * thickness**3

@@ -1,0 +1,166 @@
+"""Shells: their lumens, filled slice by slice or found where the membrane is torn."""
+
+from __future__ import annotations
+
+import cc3d
+import edt
+import fill_voids
+import numba
+import numpy as np
+from scipy import ndimage
+
+from tomocensus.cluster.necks import Basins, find_basins
+from tomocensus.cluster.smoothing import smooth
+from tomocensus.cluster.solidity import digital_solidity
+
+
+def fill_slices(mask: np.ndarray) -> np.ndarray:
+    """Fill closed rings in every XY slice: shells whose caps the missing wedge took become solid.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        Boolean, ``(nz, ny, nx)``.
+    """
+    filled = _fill_planes(mask)
+    lumens = filled & ~mask
+    if lumens.any():
+        # A slice whose ring is torn lies between slices whose rings are not.
+        bridged = ndimage.binary_closing(
+            np.pad(lumens, ((3, 3), (0, 0), (0, 0))), np.ones((5, 1, 1))
+        )
+        filled |= bridged[3:-3]
+        # A closed shell's torn slices are closed rings along both other axes.
+        across = [_fill_planes(mask.swapaxes(0, axis)).swapaxes(0, axis) for axis in (1, 2)]
+        filled |= across[0] & across[1]
+    return filled
+
+
+def _fill_planes(mask: np.ndarray) -> np.ndarray:
+    """Fill the holes of every plane along the first axis."""
+    filled = np.zeros_like(mask)
+    for z in range(mask.shape[0]):
+        if mask[z].any():
+            filled[z] = fill_voids.fill(np.ascontiguousarray(mask[z]))
+    return filled
+
+
+def find_lumens(
+    mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87, smallest: float = 1.0
+) -> np.ndarray:
+    """Find the insides of shells that are torn open, where filling slices cannot.
+
+    Basins of the distance to the membrane are joined over wide openings. A lumen is a basin
+    that is convex and mostly walled; the gaps between packed vesicles are walled but concave.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        Boolean, one component.
+    contact : float
+        Least part of a lumen's surface that is membrane.
+    solidity : float
+        Least digital solidity of a lumen.
+    smallest : float
+        Voxels; a smaller basin is a pore of a ragged mask.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32 labels 1..N of the lumens, in the shape of `mask`.
+    """
+    # The caps are missing where the crop ends: room for the basins outside.
+    padded = np.pad(mask, 4)
+    inner = (slice(4, -4),) * 3
+    depth = smooth(edt.edt(~padded, black_border=False), 0.7) * ~padded
+    basins, count = find_basins(depth)
+    lumens = np.zeros(mask.shape, np.int32)
+    graph = Basins(basins, depth, count)
+    graph.merge_shallow(1.0, thin=2.0)
+    graph.merge(lambda _, a, b: graph.ratio(a, b) >= 0.8 or graph.solid(a, b, 0.93))
+    basins, _, _ = graph.result()
+    walled, open_faces = _count_faces(basins, padded)
+    basins = basins[inner]
+    found = 0
+    for label, box in enumerate(ndimage.find_objects(basins), start=1):
+        faces = walled[label] + open_faces[label]
+        if box is None or walled[label] < contact * faces:
+            continue
+        part = basins[box] == label
+        large = np.count_nonzero(part) >= smallest
+        if large and digital_solidity(part) >= solidity:
+            found += 1
+            lumens[box][part] = found
+    return lumens
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_faces(basins, mask):
+    """Count each basin's voxel faces to the mask, and to other basins or out of the array."""
+    nz, ny, nx = basins.shape
+    size = basins.max() + 1
+    walled, opened = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                mine = basins[z, y, x]
+                if mine == 0:
+                    continue
+                for n in range(6):
+                    step = 2 * (n % 2) - 1
+                    i, j, k = z, y, x
+                    if n < 2:
+                        i += step
+                    elif n < 4:
+                        j += step
+                    else:
+                        k += step
+                    if i < 0 or j < 0 or k < 0 or i >= nz or j >= ny or k >= nx:
+                        opened[mine] += 1
+                    elif mask[i, j, k]:
+                        walled[mine] += 1
+                    elif basins[i, j, k] != mine:
+                        opened[mine] += 1
+    return walled, opened
+
+
+def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.0):
+    """Find the membrane between two neighbouring lumens: two shells pressed against each other.
+
+    Parameters
+    ----------
+    mask, filled : numpy.ndarray
+        Boolean, one component before and after `fill_slices`.
+    smallest : float
+        Voxels of the smallest object; lumens below a fifth of it, and concave ones such as the
+        gaps between packed shells, do not count.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Boolean; None where there are no two lumens.
+    """
+    lumens, count = cc3d.connected_components(filled & ~mask, connectivity=6, return_N=True)
+    convex = np.zeros(count + 1, bool)
+    sizes = np.bincount(lumens.ravel(), minlength=count + 1)
+    if np.count_nonzero(sizes[1:] >= 0.2 * smallest) < 2:
+        return None
+    for label, box in enumerate(ndimage.find_objects(lumens.astype(np.int32)), start=1):
+        if sizes[label] >= 0.2 * smallest:
+            convex[label] = digital_solidity(lumens[box] == label) >= 0.8
+    if np.count_nonzero(convex) < 2:
+        return None
+    lumens = np.where(convex[lumens], lumens, 0).astype(np.int32)
+    beside = mask & ndimage.maximum_filter(lumens > 0, size=3)
+    thick = edt.edt(np.pad(mask, 1), black_border=False)[1:-1, 1:-1, 1:-1]
+    inner = ndimage.maximum_filter(thick, size=3)[beside]
+    reach = int(np.ceil(2 * np.median(inner)))
+    # The bars of a net are no membranes: what parts lumens is thin compared with them.
+    wide = 2 * edt.edt(np.pad(lumens, 1), black_border=False).max()
+    if wide < 2.5 * reach:
+        return None
+    largest = ndimage.maximum_filter(lumens, size=2 * reach + 1)
+    none = np.iinfo(np.int32).max
+    least = ndimage.minimum_filter(np.where(lumens, lumens, none), size=2 * reach + 1)
+    shared = mask & (largest > 0) & (least != largest)
+    return shared if shared.any() else None
