@@ -10,16 +10,16 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "workflow")]
 # Without conda the stages run in the environment that Snakemake runs in; an activated conda
 # environment puts itself before it.
 search_path = [str(Path(sys.executable).parent), *os.get_exec_path()]
 os.environ.update(PATH=os.pathsep.join(search_path))
 
+from slim_graph import save_memory
 from snakemake.exceptions import WorkflowError
 
 from tomocensus.errors import InputError
-from tomocensus.graph import save_memory
 from tomocensus.io import read_header
 from tomocensus.models import file_sha256, read_card
 from tomocensus.provenance import Fingerprints, code_hash
