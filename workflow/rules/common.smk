@@ -23,7 +23,7 @@ from tomocensus.errors import InputError
 from tomocensus.io import read_header
 from tomocensus.models import file_sha256, read_card
 from tomocensus.provenance import Fingerprints, code_hash
-from tomocensus.queue import check_nothing_is_queued, outage_warning
+from tomocensus.queue import accounts_warning, check_no_arrays, check_nothing_is_queued
 from tomocensus.samples import FILE_COLUMNS, load_config, read_samples
 
 # The graph of thousands of tomograms is millions of objects that all stay: Python need not look
@@ -314,9 +314,10 @@ def with_column(column):
 def check_before_start():
     """Stop before the first job where no result could be kept or others write the same."""
     check_writable("results", "logs")
-    if "snakemake_executor_plugin_slurm" in sys.modules and (text := outage_warning()):
+    if "snakemake_executor_plugin_slurm" in sys.modules and (text := accounts_warning()):
         print(text, file=sys.stderr)
     try:
+        check_no_arrays(getattr(workflow.executor_settings, "array_jobs", None))
         check_nothing_is_queued(".")
     except InputError as error:
         raise WorkflowError(str(error))
