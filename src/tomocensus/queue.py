@@ -99,8 +99,8 @@ def check_no_arrays(wanted: str | None) -> None:
     if wanted:
         raise InputError(
             f"slurm-array-jobs is set ({wanted}): this version of the SLURM plugin mixes the "
-            "outputs of such jobs, or waits for ever. Leave it out; small tomograms can share a job "
-            "with --groups segment=gpu --group-components gpu=10 --resources gpu=1."
+            "outputs of such jobs, or waits for ever. Leave it out; small tomograms can share a "
+            "job with --groups segment=gpu --group-components gpu=10 --resources gpu=1."
         )
 
 
