@@ -46,30 +46,36 @@ def queued_jobs(folder: str | Path) -> list[str]:
     return [number for number, *log in jobs if log and log[0].startswith(f"{own}/")]
 
 
-def accounts_warning() -> str:
-    """Return what to say where a SLURM without accounts may make the plugin hang.
-
-    When `scontrol` is silent the plugin asks `sacct` instead; where there is no accounting that
-    fails, and the plugin loses its jobs. It also does where ended jobs are forgotten too early.
-    """
+def accounts_work() -> bool:
+    """Tell whether `sacct` answers; also true where there is no such program to be asked."""
     try:
         command = ["sacct", "--noheader", "--name=tomocensus-none"]
-        works = subprocess.run(command, capture_output=True, timeout=30, check=False)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
+    except FileNotFoundError:
+        return True
+    except subprocess.TimeoutExpired:
+        return False
+
+
+OUTAGE = (
+    "WARNING: this SLURM keeps no accounts (sacct fails). When its controller is silent for a "
+    "while, this run may lose its jobs and hang: --profile profiles/slurm/fallback does not."
+)
+"""What to say where the plugin is not of the version that can be kept from that."""
+
+
+def forgetting_warning() -> str:
+    """Return what to say where SLURM forgets ended jobs before the plugin may ask for them."""
+    if accounts_work():
         return ""
-    if works.returncode == 0:
-        return ""
-    text = (
-        "WARNING: this SLURM keeps no accounts (sacct fails). When its controller is silent for a "
-        "while, this run may lose its jobs and hang: --profile profiles/slurm/fallback does not."
-    )
     age = _seconds_until_forgotten()
-    if age is not None and age < _LEAST_AGE:
-        text += (
-            f"\nWARNING: it forgets ended jobs after {age} s (MinJobAge), before this run may have "
-            f"asked for them: it may hang. Use that profile, or have it set to {_LEAST_AGE} s."
-        )
-    return text
+    if age is None or age >= _LEAST_AGE:
+        return ""
+    return (
+        f"WARNING: this SLURM keeps no accounts and forgets ended jobs after {age} s (MinJobAge), "
+        "before this run may have asked for them: it may hang. Use --profile "
+        f"profiles/slurm/fallback, or have it set to {_LEAST_AGE} s."
+    )
 
 
 def _seconds_until_forgotten() -> int | None:

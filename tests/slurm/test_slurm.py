@@ -270,10 +270,22 @@ def test_small_tomograms_share_a_job_and_its_one_gpu(cluster, tmp_path):
     assert set(tries(tmp_path)) <= {"0", "1"}
 
 
-def test_a_silent_controller_loses_no_job(cluster, tmp_path):
-    """With the status script; the plugin may hang where there is no accounting, as here."""
-    options = stand_in(tmp_path, SLOW.replace("sleep 100", "sleep 15"))
-    running = start(cluster, tmp_path, options, FALLBACK)
+# What the workflow does at its start, too.
+ALONE = f"""
+import sys
+sys.path.append("{REPOSITORY}/workflow")
+
+onstart:
+    from slurm_plugin import ask_queue_alone
+    assert ask_queue_alone()
+"""
+
+
+@pytest.mark.parametrize("profile", [PROFILE, FALLBACK], ids=["slurm", "fallback"])
+def test_a_silent_controller_loses_no_job(cluster, tmp_path, profile):
+    """There is no accounting here: what the plugin does by itself hangs."""
+    options = stand_in(tmp_path, ALONE + SLOW.replace("sleep 100", "sleep 15"))
+    running = start(cluster, tmp_path, options, profile)
     wait_for(lambda: set(tries(tmp_path)) == {"slow", "quick"})
     controller = cluster.pid("slurmctld")
     os.kill(controller, signal.SIGSTOP)

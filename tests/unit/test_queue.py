@@ -3,7 +3,12 @@ import os
 import pytest
 
 from tomocensus.errors import InputError
-from tomocensus.queue import accounts_warning, check_no_arrays, check_nothing_is_queued
+from tomocensus.queue import (
+    accounts_work,
+    check_no_arrays,
+    check_nothing_is_queued,
+    forgetting_warning,
+)
 
 
 @pytest.fixture
@@ -57,22 +62,22 @@ def program(project, name, text):
     return file
 
 
-@pytest.mark.parametrize(("status", "told"), [(0, False), (1, True)])
-def test_a_slurm_without_accounts_is_told(project, status, told):
+@pytest.mark.parametrize(("status", "works"), [(0, True), (1, False)])
+def test_a_slurm_without_accounts_is_known(project, status, works):
     sacct = program(project, "sacct", f"exit {status}")
-    assert ("fallback" in accounts_warning()) == told
+    assert accounts_work() == works
     sacct.unlink()
-    assert accounts_warning() == ""
+    assert accounts_work()
 
 
 @pytest.mark.parametrize(("age", "told"), [(300, False), (60, True)])
 def test_a_slurm_that_forgets_early_is_told(project, age, told):
     program(project, "sacct", "exit 1")
     program(project, "scontrol", f"echo 'JobId = 1'; echo 'MinJobAge               = {age} sec'")
-    assert (f"after {age} s (MinJobAge)" in accounts_warning()) == told
+    assert (f"after {age} s (MinJobAge)" in forgetting_warning()) == told
     # With accounts the plugin asks these.
     program(project, "sacct", "exit 0")
-    assert accounts_warning() == ""
+    assert forgetting_warning() == ""
 
 
 def test_arrays_are_refused():

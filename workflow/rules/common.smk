@@ -17,13 +17,19 @@ search_path = [str(Path(sys.executable).parent), *os.get_exec_path()]
 os.environ.update(PATH=os.pathsep.join(search_path))
 
 from slim_graph import save_memory
+from slurm_plugin import PLUGIN, ask_queue_alone
 from snakemake.exceptions import WorkflowError
 
 from tomocensus.errors import InputError
 from tomocensus.io import read_header
 from tomocensus.models import file_sha256, read_card
 from tomocensus.provenance import Fingerprints, code_hash
-from tomocensus.queue import accounts_warning, check_no_arrays, check_nothing_is_queued
+from tomocensus.queue import (
+    OUTAGE,
+    check_no_arrays,
+    check_nothing_is_queued,
+    forgetting_warning,
+)
 from tomocensus.samples import FILE_COLUMNS, load_config, read_samples
 
 # The graph of thousands of tomograms is millions of objects that all stay: Python need not look
@@ -314,8 +320,9 @@ def with_column(column):
 def check_before_start():
     """Stop before the first job where no result could be kept or others write the same."""
     check_writable("results", "logs")
-    if "snakemake_executor_plugin_slurm" in sys.modules and (text := accounts_warning()):
-        print(text, file=sys.stderr)
+    if PLUGIN in sys.modules:
+        told = ("" if ask_queue_alone() else OUTAGE, forgetting_warning())
+        print(*filter(None, told), sep="\n", end="\n" * any(told), file=sys.stderr)
     try:
         check_no_arrays(getattr(workflow.executor_settings, "array_jobs", None))
         check_nothing_is_queued(".")
