@@ -211,6 +211,12 @@ def test_a_parameter_of_training_runs_no_stage(project):
     assert stale(project) == {"report": 1}
 
 
+def test_the_scale_of_given_maps_runs_nothing_where_none_is_given(project):
+    change_config(project, None, probability_scale=100)
+    # The report shows all parameters.
+    assert stale(project) == {"report": 1}
+
+
 def swap(project, kind):
     """Replace a model by another with an older time stamp."""
     old = project / "models" / kind

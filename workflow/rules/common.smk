@@ -43,9 +43,9 @@ SAMPLED_COLUMNS = ("path", "probability")
 
 
 def with_scale(sample):
-    """A sample whose map is of the configured scale where its row does not say."""
+    """A sample whose given map is of the configured scale where its row does not say."""
     scale = config["probability_scale"]
-    if scale == "auto" or sample.probability_scale:
+    if scale == "auto" or sample.probability_scale or not sample.probability:
         return sample
     return replace(sample, probability_scale=scale)
 
