@@ -236,10 +236,56 @@ def test_each_fate_is_survived_and_nothing_finished_is_done_again(cluster, tmp_p
     assert sorted((tmp_path / "tries").read_text().splitlines()) == sorted([*lines, "broken"])
 
 
-def test_a_silent_controller_loses_no_job(cluster, tmp_path):
-    """With the status script; the plugin may hang where there is no accounting, as here."""
-    options = stand_in(tmp_path, SLOW.replace("sleep 100", "sleep 15"))
-    running = start(cluster, tmp_path, options, FALLBACK)
+GROUPED = """
+resource_scopes:
+    gpu="local",
+
+rule all:
+    input: expand("{tomogram}.txt", tomogram=range(4))
+
+rule segment:
+    output: "{tomogram}.txt"
+    threads: 2
+    resources: gpu=1, mem_mb=600, runtime=7
+    shell: "echo $CUDA_VISIBLE_DEVICES >> tries; touch {output}"
+"""
+
+
+def test_small_tomograms_share_a_job_and_its_one_gpu(cluster, tmp_path):
+    """As docs/cluster.md says: one after the other, with the cores and the memory of one."""
+    options = stand_in(tmp_path, GROUPED)
+    groups = ["--groups", "segment=gpu", "--group-components", "gpu=2", "--resources", "gpu=1"]
+    done = snakemake(cluster, tmp_path, *options, *groups)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = cluster.call("scontrol", "--oneliner", "show", "job")
+    jobs = [line for line in text.splitlines() if str(tmp_path) in line]
+    assert len(jobs) == 2, text
+    for job in jobs:
+        assert re.search(r"\bNodeList=gpu", job), job
+        assert re.search(r"gres[/:]gpu[:=]1\b", job), job
+        assert " NumNodes=1 NumCPUs=2 " in job, job
+        assert " TRES=cpu=2,mem=600M," in job, job
+        assert " TimeLimit=00:14:00 " in job, job
+    assert len(tries(tmp_path)) == 4
+    assert set(tries(tmp_path)) <= {"0", "1"}
+
+
+# What the workflow does at its start, too.
+ALONE = f"""
+import sys
+sys.path.append("{REPOSITORY}/workflow")
+
+onstart:
+    from slurm_plugin import ask_queue_alone
+    assert ask_queue_alone()
+"""
+
+
+@pytest.mark.parametrize("profile", [PROFILE, FALLBACK], ids=["slurm", "fallback"])
+def test_a_silent_controller_loses_no_job(cluster, tmp_path, profile):
+    """There is no accounting here: what the plugin does by itself hangs."""
+    options = stand_in(tmp_path, ALONE + SLOW.replace("sleep 100", "sleep 15"))
+    running = start(cluster, tmp_path, options, profile)
     wait_for(lambda: set(tries(tmp_path)) == {"slow", "quick"})
     controller = cluster.pid("slurmctld")
     os.kill(controller, signal.SIGSTOP)

@@ -1,5 +1,7 @@
 """The analytic suite at three sizes, real membranes, ragged maps, slabs and frames."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tomocensus.cluster import ClusterParameters, cluster, find_shared_walls, label_slabs
+from tomocensus.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from cluster_ragged import corrupted
@@ -175,6 +178,16 @@ def test_arrays_on_disk_give_the_same(tmp_path):
     np.testing.assert_array_equal(memory.labels, disk.labels)
     assert memory.table.equals(disk.table)
     assert memory.facts == disk.facts
+
+
+def test_a_full_disk_is_told_before_arrays_on_it_are_used(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"No space left on device.*Free some space"):
+        cluster(np.ones((8, 8, 8), bool), 1.0, scratch=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shared_wall_is_no_bar_of_a_net():

@@ -256,10 +256,11 @@ def test_the_slurm_profile_names_rules_and_leaves_the_default_profile_its_keys()
             ("default", "config.yaml"),
             ("slurm", "profile.yaml"),
             ("slurm/fallback", "profile.yaml"),
+            ("slurm-cpu", "profile.yaml"),
         )
     }
-    assert set(profiles["default"]) & set(profiles["slurm"]) == set()
-    assert set(profiles["default"]) & set(profiles["slurm/fallback"]) == set()
+    for name in set(profiles) - {"default"}:
+        assert set(profiles["default"]) & set(profiles[name]) == set(), name
     rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     asking = {
         name
@@ -268,6 +269,8 @@ def test_the_slurm_profile_names_rules_and_leaves_the_default_profile_its_keys()
     }
     assert asking == set(profiles["slurm"]["set-resources"])
     assert asking == set(profiles["slurm/fallback"]["set-resources"])
+    without = profiles["slurm-cpu"]["set-resources"]
+    assert {name: values["gpu"] for name, values in without.items()} == dict.fromkeys(asking, 0)
 
 
 def test_partitions_are_read_and_only_one_of_them_has_gpus():

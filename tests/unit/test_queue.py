@@ -3,7 +3,12 @@ import os
 import pytest
 
 from tomocensus.errors import InputError
-from tomocensus.queue import check_nothing_is_queued, outage_warning
+from tomocensus.queue import (
+    accounts_work,
+    check_no_arrays,
+    check_nothing_is_queued,
+    forgetting_warning,
+)
 
 
 @pytest.fixture
@@ -50,11 +55,33 @@ def test_where_slurm_was_never_used_or_is_not_there_nothing_is_asked(project, mo
     check_nothing_is_queued(project)
 
 
-@pytest.mark.parametrize(("status", "told"), [(0, False), (1, True)])
-def test_a_slurm_without_accounts_is_told(project, status, told):
-    sacct = project.parent / "bin" / "sacct"
-    sacct.write_text(f"#!/bin/sh\nexit {status}\n")
-    sacct.chmod(0o755)
-    assert ("fallback" in outage_warning()) == told
+def program(project, name, text):
+    file = project.parent / "bin" / name
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return file
+
+
+@pytest.mark.parametrize(("status", "works"), [(0, True), (1, False)])
+def test_a_slurm_without_accounts_is_known(project, status, works):
+    sacct = program(project, "sacct", f"exit {status}")
+    assert accounts_work() == works
     sacct.unlink()
-    assert outage_warning() == ""
+    assert accounts_work()
+
+
+@pytest.mark.parametrize(("age", "told"), [(300, False), (60, True)])
+def test_a_slurm_that_forgets_early_is_told(project, age, told):
+    program(project, "sacct", "exit 1")
+    program(project, "scontrol", f"echo 'JobId = 1'; echo 'MinJobAge               = {age} sec'")
+    assert (f"after {age} s (MinJobAge)" in forgetting_warning()) == told
+    # With accounts the plugin asks these.
+    program(project, "sacct", "exit 0")
+    assert forgetting_warning() == ""
+
+
+def test_arrays_are_refused():
+    check_no_arrays(None)
+    check_no_arrays("")
+    with pytest.raises(InputError, match="slurm-array-jobs is set"):
+        check_no_arrays("all")

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -163,3 +164,22 @@ def test_results_that_may_not_be_written(project, undisturbed):
         status, text = run(project)
         assert status == 0, text
         assert as_undisturbed(project, undisturbed)
+
+
+def test_a_project_that_may_not_be_written(tmp_path):
+    """One line in place of Snakemake's traceback; nothing can be kept, not even its own notes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with mounted(folder, "-t", "tmpfs", "tmpfs"):
+        project = folder / "project"
+        write_project(project)
+        remount(folder, "ro")
+        command = [sys.executable, "-m", "snakemake", "--directory", str(project), "--cores", "1"]
+        command += ["--configfile", str(project / "config.yaml")]
+        done = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False
+        )
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert ".snakemake cannot be written" in text, text
+    assert "Traceback" not in text, text

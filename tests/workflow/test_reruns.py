@@ -14,6 +14,7 @@ from small_project import (
     NAMES,
     REPOSITORY,
     VOXEL_SIZE,
+    results,
     write_segmenter,
     write_sheet,
     write_tomogram,
@@ -155,12 +156,9 @@ def test_another_clone_of_the_same_commit_runs_nothing(project, clone):
     assert stale(project, clone=clone) == {}
 
 
-def test_another_profile_runs_nothing(project, tmp_path):
-    slurm = tmp_path / "slurm" / "profile.yaml"
-    slurm.parent.mkdir()
-    text = (REPOSITORY / "profiles" / "slurm" / "profile.yaml").read_text()
-    slurm.write_text(text)
-    assert stale(project, "--profile", str(slurm.parent)) == {}
+@pytest.mark.parametrize("name", ["slurm", "slurm-cpu", "slurm/fallback"])
+def test_another_profile_runs_nothing(project, name):
+    assert stale(project, "--profile", str(REPOSITORY / "profiles" / name)) == {}
 
 
 def test_reordered_configuration_runs_nothing(project):
@@ -209,6 +207,12 @@ def test_a_parameter_of_the_report_runs_pictures_and_report_only(project):
 def test_a_parameter_of_training_runs_no_stage(project):
     change_config(project, "train_segmenter", steps=5)
     change_config(project, "train_classifier", seed=5)
+    # The report shows all parameters.
+    assert stale(project) == {"report": 1}
+
+
+def test_the_scale_of_given_maps_runs_nothing_where_none_is_given(project):
+    change_config(project, None, probability_scale=100)
     # The report shows all parameters.
     assert stale(project) == {"report": 1}
 
@@ -266,6 +270,28 @@ def test_a_replaced_tomogram_runs_alone_though_its_file_is_older(project):
     os.utime(path, (10**9, 10**9))
     expected = {"inspect": 1, "segment": 1, **AFTER_SEGMENT, "census": 1, "review": 1, "report": 1}
     assert stale(project) == expected
+
+
+def test_a_run_after_changes_does_what_was_foretold_and_ends_as_a_new_project(project, tmp_path):
+    path = project / "data" / "two.mrc"
+    write_tomogram(path, 22)
+    os.utime(path, (10**9, 10**9))
+    change_config(project, "classify", minimum_confidence=0.1)
+    foretold = stale(project)
+    again = {"inspect": 1, "segment": 1, **AFTER_SEGMENT}
+    for rule in ("classify", *AFTER_CLASSIFY):
+        again[rule] += 1
+    assert foretold == {**again, **JOINED}
+    started = re.findall(r"^(?:local)?rule (\w+):", snakemake(project), re.MULTILINE)
+    executed = {rule: started.count(rule) for rule in started}
+    assert {rule: executed[rule] for rule in executed if rule != "everything"} == foretold
+    assert stale(project) == {}
+    new = tmp_path / "new" / "project"
+    shutil.copytree(project, new, ignore=shutil.ignore_patterns("results", "logs", ".snakemake"))
+    snakemake(new)
+    found, expected = results(project), results(new)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
 
 
 def test_other_columns_of_the_sheet(project):

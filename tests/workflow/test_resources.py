@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from small_project import run, write_project
+from small_project import REPOSITORY, run, write_project
 
 from tomocensus.io import write_mrc
 from tomocensus.volume import Volume
@@ -55,6 +55,16 @@ def test_memory_and_time_follow_the_volume_and_every_rule_asks(project):
             assert asked["mem_mb"] >= 500, rule
             assert asked["runtime"] >= 10, rule
     assert {rule for rule, asked in large.items() if asked.get("gpu")} == {"segment", "embed"}
+    assert requests(project, "--force", "train_segmenter")["train_segmenter"]["gpu"] == 1
+
+
+def test_a_limit_of_gpus_is_that_of_each_machine_not_of_a_whole_cluster(project):
+    snakefile = project / "Snakefile"
+    ask = 'print("LOCAL", workflow.resource_scopes.is_local("gpu"))'
+    snakefile.write_text(f'include: "{REPOSITORY}/Snakefile"\n{ask}\n')
+    status, text = run(project, "-n", "--quiet", "--snakefile", snakefile)
+    assert status == 0, text
+    assert "LOCAL True" in text
 
 
 def test_a_second_attempt_asks_for_more(project):

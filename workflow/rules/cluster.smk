@@ -4,10 +4,14 @@
 rule cluster:
     """REQUIRED INPUT: probability and further maps, or a labelmap. OUTPUT: labels, clusters.csv."""
     input:
-        maps=cluster_maps,
-        given=sample_files("labels"),
+        unpack(
+            named_files(
+                maps=cluster_maps,
+                given=sample_files("labels"),
+                mask=sample_files("mask"),
+            )
+        ),
         inspected="results/{tomogram}/input.json",
-        mask=sample_files("mask"),
     output:
         labels="results/{tomogram}/labels.mrc",
         table="results/{tomogram}/clusters.csv",
@@ -22,11 +26,11 @@ rule cluster:
         runtime=minutes(20, 60),
     params:
         script=script("cluster"),
+        files=options("maps", "given", "mask"),
         settings=section("cluster"),
         content=contents("probability", "labels", "mask"),
         code=code("cluster"),
     shell:
-        "python {params.script:q} --maps {input.maps:q} --given {input.given:q}"
-        " --inspected {input.inspected:q} --mask {input.mask:q} --settings {params.settings:q}"
-        " --threads {threads} --labels {output.labels:q} --table {output.table:q}"
-        " --record {output.record:q} --log {log:q}"
+        "python {params.script:q} {params.files:q} --inspected {input.inspected:q}"
+        " --settings {params.settings:q} --threads {threads} --labels {output.labels:q}"
+        " --table {output.table:q} --record {output.record:q} --log {log:q}"

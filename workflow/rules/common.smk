@@ -10,24 +10,32 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "workflow")]
 # Without conda the stages run in the environment that Snakemake runs in; an activated conda
 # environment puts itself before it.
 search_path = [str(Path(sys.executable).parent), *os.get_exec_path()]
 os.environ.update(PATH=os.pathsep.join(search_path))
 
+from slim_graph import save_memory
+from slurm_plugin import PLUGIN, ask_queue_alone
 from snakemake.exceptions import WorkflowError
 
 from tomocensus.errors import InputError
 from tomocensus.io import read_header
 from tomocensus.models import file_sha256, read_card
 from tomocensus.provenance import Fingerprints, code_hash
-from tomocensus.queue import check_nothing_is_queued, outage_warning
+from tomocensus.queue import (
+    OUTAGE,
+    check_no_arrays,
+    check_nothing_is_queued,
+    forgetting_warning,
+)
 from tomocensus.samples import FILE_COLUMNS, load_config, read_samples
 
 # The graph of thousands of tomograms is millions of objects that all stay: Python need not look
 # through them for garbage again and again.
 gc.set_threshold(500_000, 50, 100)
+save_memory()
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 # Large volumes that programs write whole: blocks of them are hashed, not all bytes.
@@ -35,11 +43,26 @@ SAMPLED_COLUMNS = ("path", "probability")
 
 
 def with_scale(sample):
-    """A sample whose map is of the configured scale where its row does not say."""
+    """A sample whose given map is of the configured scale where its row does not say."""
     scale = config["probability_scale"]
-    if scale == "auto" or sample.probability_scale:
+    if scale == "auto" or sample.probability_scale or not sample.probability:
         return sample
     return replace(sample, probability_scale=scale)
+
+
+def check_writable(*folders):
+    """Stop with one line where a folder of the project cannot be written or made."""
+    for folder in folders:
+        if not os.access(folder if os.path.exists(folder) else ".", os.W_OK):
+            raise WorkflowError(
+                f"{os.path.abspath(folder)} cannot be written: the file system is read-only, or "
+                "the folder belongs to somebody else. Use another project (--directory), or "
+                "mend that and start again."
+            )
+
+
+# Snakemake writes there even in a dry run and would end with a traceback.
+check_writable(".snakemake")
 
 
 try:
@@ -119,17 +142,55 @@ def contents(*columns):
     return known(hashes)
 
 
+def one_or_all(files):
+    """The file itself where it is one: a list of one costs Snakemake a kilobyte for each job."""
+    return files[0] if len(files) == 1 else files
+
+
 def sample_files(*columns):
     """Files that the given columns of a tomogram's row name, where they do."""
 
     def files(wildcards):
         sample = sample_of(wildcards)
         paths = [getattr(sample, column) for column in columns]
-        found = [ancient(path) for path in paths if path]
-        # A list of one costs Snakemake a kilobyte for each job.
-        return found[0] if len(found) == 1 else found
+        return one_or_all([ancient(path) for path in paths if path])
 
     return known(files)
+
+
+def named_files(**functions):
+    """Inputs by name, for `unpack`; a name is left out where there is no such file.
+
+    An empty list costs as much as one of one, see above.
+    """
+
+    def files(wildcards):
+        found = {name: function(wildcards) for name, function in functions.items()}
+        return {name: value for name, value in found.items() if value}
+
+    return known(files)
+
+
+def options(*names):
+    """The stage's options for those of the named inputs that there are: --NAME FILE.
+
+    Not compared with the last run's value (see `script`): the inputs themselves are.
+    """
+    words = {name: f"--{name}" for name in names}
+
+    def given(wildcards, input):
+        found = []
+        for name, word in words.items():
+            if files := input.get(name):
+                found += [word, *([files] if isinstance(files, str) else files)]
+        return found
+
+    return known(given)
+
+
+def of_all(pattern, names=SAMPLES):
+    """Files of all tomograms, as a function: a rule would keep a list of them beside its job's."""
+    return known(lambda wildcards: expand(pattern, tomogram=names))
 
 
 def model_folder(kind):
@@ -258,16 +319,12 @@ def with_column(column):
 
 def check_before_start():
     """Stop before the first job where no result could be kept or others write the same."""
-    for folder in ("results", "logs", ".snakemake"):
-        if os.path.exists(folder) and not os.access(folder, os.W_OK):
-            raise WorkflowError(
-                f"{os.path.abspath(folder)} cannot be written: the file system is read-only, or "
-                "the folder belongs to somebody else. Use another project (--directory), or "
-                "mend that and start again."
-            )
-    if "snakemake_executor_plugin_slurm" in sys.modules and (text := outage_warning()):
-        print(text, file=sys.stderr)
+    check_writable("results", "logs")
+    if PLUGIN in sys.modules:
+        told = ("" if ask_queue_alone() else OUTAGE, forgetting_warning())
+        print(*filter(None, told), sep="\n", end="\n" * any(told), file=sys.stderr)
     try:
+        check_no_arrays(getattr(workflow.executor_settings, "array_jobs", None))
         check_nothing_is_queued(".")
     except InputError as error:
         raise WorkflowError(str(error))
@@ -297,10 +354,16 @@ def cluster_maps(wildcards):
     if sample.labels:
         return []
     if sample.probability:
-        return [ancient(sample.probability)]
-    return expand(
-        "results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS
+        return ancient(sample.probability)
+    return one_or_all(
+        expand("results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS)
     )
+
+
+def probability_map(wildcards):
+    """The first of the maps to cluster; none where labels are given."""
+    maps = cluster_maps(wildcards)
+    return maps if isinstance(maps, str) else maps[:1]
 
 
 def truth_files(wildcards):

@@ -34,8 +34,8 @@ rule measure:
 rule census:
     """REQUIRED INPUT: all instance tables. OUTPUT: one table of all, counts and densities."""
     input:
-        instances=expand("results/{tomogram}/instances.csv", tomogram=SAMPLES),
-        inspected=expand("results/{tomogram}/input.json", tomogram=SAMPLES),
+        instances=of_all("results/{tomogram}/instances.csv"),
+        inspected=of_all("results/{tomogram}/input.json"),
     output:
         csv=report(
             "results/census.csv",

@@ -6,7 +6,7 @@ rule picture:
     input:
         tomogram=sample_files("path"),
         inspected="results/{tomogram}/input.json",
-        probability=lambda wildcards: cluster_maps(wildcards)[:1],
+        probability=probability_map,
         labels="results/{tomogram}/labels.mrc",
         instances="results/{tomogram}/instances.csv",
     output:
@@ -34,11 +34,13 @@ rule picture:
 rule review:
     """REQUIRED INPUT: embeddings, classes, labels of all. OUTPUT: what to name next, pictures."""
     input:
-        tomograms=[ancient(sample.path) for sample in SAMPLES.values()],
-        inspected=expand("results/{tomogram}/input.json", tomogram=SAMPLES),
-        embeddings=expand("results/{tomogram}/embeddings.npz", tomogram=SAMPLES),
-        classes=expand("results/{tomogram}/classes.csv", tomogram=SAMPLES),
-        labels=expand("results/{tomogram}/labels.mrc", tomogram=SAMPLES),
+        tomograms=lambda wildcards: [
+            ancient(sample.path) for sample in SAMPLES.values()
+        ],
+        inspected=of_all("results/{tomogram}/input.json"),
+        embeddings=of_all("results/{tomogram}/embeddings.npz"),
+        classes=of_all("results/{tomogram}/classes.csv"),
+        labels=of_all("results/{tomogram}/labels.mrc"),
     output:
         table="results/review.csv",
         pictures="results/review.json",

@@ -6,11 +6,11 @@ rule segment:
     where asked for.
     """
     input:
+        unpack(named_files(mask=sample_files("mask"))),
         tomogram=sample_files("path"),
         inspected="results/{tomogram}/input.json",
-        mask=sample_files("mask"),
     output:
-        maps=expand("results/{{tomogram}}/{head}.mrc", head=HEADS),
+        maps=one_or_all(expand("results/{{tomogram}}/{head}.mrc", head=HEADS)),
         record="results/{tomogram}/segment.json",
     log:
         "logs/segment/{tomogram}.log",
@@ -25,6 +25,7 @@ rule segment:
         runtime=minutes(30, 120),
     params:
         script=script("segment"),
+        files=options("mask"),
         model=model_path("segmenter"),
         model_hash=model_hash("segmenter"),
         settings=section("segment", "model"),
@@ -32,5 +33,5 @@ rule segment:
         code=code("segment"),
     shell:
         "python {params.script:q} --tomogram {input.tomogram:q} --inspected {input.inspected:q}"
-        " --mask {input.mask:q} --model {params.model:q} --settings {params.settings:q}"
+        " {params.files:q} --model {params.model:q} --settings {params.settings:q}"
         " --threads {threads} --maps {output.maps:q} --record {output.record:q} --log {log:q}"

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import f1_score
 
 from tomocensus.classify.embeddings import Embeddings
 from tomocensus.errors import InputError
@@ -271,6 +270,9 @@ def best_temperature(
 
 def _figures(chances, target, usable, classes) -> dict:
     """Return the figures of leave-one-out."""
+    # Large to load, and Snakemake loads this package at each start for the examples' sheet.
+    from sklearn.metrics import f1_score
+
     alone = [name for k, name in enumerate(classes) if (target == k).sum() == 1]
     warnings = [f"class {name} has a single example: it cannot be checked" for name in alone]
     if not usable.any():

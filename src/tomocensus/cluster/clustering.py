@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -221,8 +222,18 @@ def _zeros(shape, dtype, scratch) -> np.ndarray:
     """Return zeros in memory, or in a file of their own in the folder `scratch`."""
     if scratch is None:
         return np.zeros(shape, dtype)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     with tempfile.NamedTemporaryFile(dir=scratch, suffix=".raw", delete=False) as file:
-        return np.memmap(file.name, dtype, "w+", shape=tuple(shape))
+        try:
+            # Claims the space: a map of a hole on a full disk ends in a bus error, not a message.
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            os.unlink(file.name)
+            raise InputError(
+                f"{scratch}: no {size / 1e9:.3g} GB for arrays of the volume's size "
+                f"({error.strerror}). Free some space, or choose another folder for scratch."
+            ) from error
+    return np.memmap(file.name, dtype, "r+", shape=tuple(shape))
 
 
 def _cubic(voxel_size) -> float:

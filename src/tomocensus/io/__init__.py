@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from tomocensus.errors import InputError
-from tomocensus.io import mrc, tiff, zarr
+from tomocensus.io import mrc
 from tomocensus.io.header import Header
 from tomocensus.io.mrc import open_mrc_writer, write_labels, write_mrc
 from tomocensus.volume import Volume
@@ -98,10 +98,15 @@ def _module(path: str | os.PathLike) -> ModuleType:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file. Check the path and the working directory.")
+    # What reads these takes a while and some memory to load, and most volumes are MRC.
     if path.is_dir():
+        from tomocensus.io import zarr
+
         return zarr
     name = path.name.lower().removesuffix(".gz").removesuffix(".bz2")
     if name.endswith(_TIFF):
+        from tomocensus.io import tiff
+
         return tiff
     if name.endswith(_MRC):
         return mrc
