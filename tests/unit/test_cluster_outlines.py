@@ -142,3 +142,12 @@ def test_voxels_that_are_no_cubes_are_an_error():
     assert len(cluster(labels > 0, (10.0, 10.0, 10.0)).table) == 1
     with pytest.raises(InputError, match="Resample"):
         cluster(labels > 0, (20.0, 10.0, 10.0))
+
+
+def test_an_object_that_is_all_outline_is_one():
+    """Alone in its box, with no voxel that could be a seed."""
+    mask = np.zeros((7, 7, 7), bool)
+    mask[2:5, 2:5, 2:5] = True
+    regions = split_by_outlines(mask, np.ones(mask.shape, np.float32))
+    assert np.array_equal(regions > 0, mask)
+    assert regions.max() == 1

@@ -35,6 +35,9 @@ from tomocensus.volume import Volume
 
 MOST_OF_A_KIND = 12
 SCALE = 16.0
+# A user's tomograms are imaged alike, those of pretraining are not: there probabilities need less
+# softening (measured on data sets of one condition each, see benchmarks/classify.py).
+ALIKE = 2 / 3
 
 
 def corrupt(labels: np.ndarray, rng: np.random.Generator, merged: float = 0.03) -> np.ndarray:
@@ -314,7 +317,8 @@ def prior_of(known: dict[int, Embeddings], names: np.ndarray, seed: int) -> Prio
         for each in (3, 5, 10, 20)
         for _ in range(3)
     ]
-    return Prior(plain.mean, plain.within, plain.between, float(np.exp(np.mean(np.log(found)))))
+    temperature = ALIKE * float(np.exp(np.mean(np.log(found))))
+    return Prior(plain.mean, plain.within, plain.between, temperature)
 
 
 def _temperature_elsewhere(known, vectors, table, each, encoder, rng) -> float:

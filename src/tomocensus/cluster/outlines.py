@@ -143,7 +143,7 @@ def _basins(mask: np.ndarray, boundary: np.ndarray) -> np.ndarray:
         min_distance=2,
         labels=core.astype(np.int32),
         exclude_border=False,
-    )
+    ).reshape(-1, mask.ndim)  # none at all: of another shape
     seeds = np.zeros(mask.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     # What no seed reaches (an object that is all outline) gets one of its own.
