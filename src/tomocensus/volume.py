@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,3 +83,22 @@ def angstrom_to_voxel(
 ) -> np.ndarray:
     """Convert positions in Å ``(n, 3)``, x, y, z order, to (fractional) 0-based voxel indices."""
     return (np.asarray(points, dtype=float) - np.asarray(offset)) / voxel_size
+
+
+def release_pages(data: np.ndarray) -> None:
+    """Let go of the pages of a memory map that were read or written.
+
+    They stay in the system's file cache, from where they come back when they are touched, but
+    count no longer as memory of this process. What is no map of a file is left alone.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        Memory map of a file, or a view of one.
+    """
+    while data is not None and not isinstance(data, np.memmap):
+        data = getattr(data, "base", None)
+    # A map of mode "c" holds changes that are nowhere else.
+    if data is None or data.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    data._mmap.madvise(mmap.MADV_DONTNEED)

@@ -1,9 +1,17 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tomocensus.volume import Volume, angstrom_to_voxel, corner_offset, voxel_to_angstrom
+from tomocensus.volume import (
+    Volume,
+    angstrom_to_voxel,
+    corner_offset,
+    release_pages,
+    voxel_to_angstrom,
+)
 
 numbers = st.floats(-1e5, 1e5)
 points = st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=5)
@@ -43,3 +51,31 @@ def test_with_data_keeps_place_and_refuses_other_shape():
     assert other.data.all()
     with pytest.raises(ValueError, match="shape"):
         volume.with_data(np.ones((4, 3, 2)))
+
+
+def mapped_kilobytes():
+    """Return how much of the files it maps this process holds in memory."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(row.split()[1]) for row in status if row.startswith("RssFile"))
+
+
+def test_pages_of_a_map_are_released_and_what_was_written_stays(tmp_path):
+    data = np.memmap(tmp_path / "map", np.int8, "w+", shape=(64, 1024, 1024))
+    data[:] = 7
+    before = mapped_kilobytes()
+    release_pages(data[::2].T)  # a view reaches its map
+    assert before - mapped_kilobytes() > 60_000
+    assert (data == 7).all()
+    assert (np.fromfile(tmp_path / "map", np.int8) == 7).all()
+
+
+def test_private_changes_and_plain_arrays_are_left_alone(tmp_path):
+    np.zeros(100, np.int8).tofile(tmp_path / "map")
+    private = np.memmap(tmp_path / "map", np.int8, "c")
+    private[:] = 3
+    release_pages(private)
+    assert (private == 3).all()
+    plain = np.ones(5)
+    release_pages(plain)
+    release_pages(None)
+    assert plain.sum() == 5

@@ -21,7 +21,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from tomocensus.atomic import atomic_path
 from tomocensus.errors import InputError
 from tomocensus.io.header import Header, override, usable_voxel_size
-from tomocensus.volume import Volume
+from tomocensus.volume import Volume, release_pages
 
 HEADER_BYTES = 1024
 LABEL = b"Written by TomoCensus"
@@ -166,6 +166,8 @@ def _write(path: str | os.PathLike, volume: Volume, dtype: np.dtype) -> None:
     with open_mrc_writer(path, volume.shape, dtype, *place) as out:
         for z in range(volume.shape[0]):
             out[z] = volume.data[z]
+            if z % 32 == 0:
+                release_pages(out)
 
 
 def _type_for(data: np.ndarray) -> np.dtype:
@@ -219,10 +221,12 @@ def _new_header(data: np.ndarray, voxel_size: float, origin, nstart) -> np.ndarr
 def _statistics(data: np.ndarray) -> tuple[float, float, float, float]:
     """Return minimum, maximum, mean and standard deviation."""
     low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
-    for section in data:
+    for number, section in enumerate(data, 1):
         low, high = min(low, section.min()), max(high, section.max())
         total += section.sum(dtype=np.float64)
         squares += np.square(section, dtype=np.float64).sum()
+        if number % 32 == 0:
+            release_pages(data)
     mean = total / data.size
     with np.errstate(invalid="ignore"):  # infinite voxels are the caller's affair
         variance = max(squares / data.size - mean**2, 0)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.errors import InputError
-from tomocensus.volume import Volume
+from tomocensus.volume import Volume, release_pages
 
 CLIP = 5.0
 SAME_SCALE = 0.10
@@ -110,6 +110,7 @@ class Slices:
         self.data = tomogram.data
         self.shape = model_shape(tomogram.shape, tomogram.voxel_size, model_voxel_size)
         self.median, scale = robust_contrast(tomogram.data)
+        release_pages(tomogram.data)
         self.scale = scale if polarity == "dark" else -scale
         self._cached = lru_cache(maxsize=cache)(self._make)
 

@@ -22,10 +22,12 @@ from tomocensus.segment.network import (
     has_bfloat16,
     working_voxel_size,
 )
-from tomocensus.volume import Volume
+from tomocensus.volume import Volume, release_pages
 
 TILE = 1024
 MARGIN = 8
+# Slices after which the pages of files that were read and written are let go.
+RELEASE_EVERY = 32
 
 
 def predict(
@@ -169,6 +171,9 @@ def _run(tomogram, model, predictor, maps, entropy, polarity, mask) -> dict:
             target[z] = np.rint(image[heads.index(head)] * 100).astype(np.int8)
         if entropy is not None:
             entropy[z] = np.rint(_entropy(image[heads.index("probability")]) * 100)
+        if z % RELEASE_EVERY == 0:
+            for part in (tomogram.data, mask, entropy, *maps.values()):
+                release_pages(part)
     return {
         "heads": list(maps),
         "device": predictor.device.type,
