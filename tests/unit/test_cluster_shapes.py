@@ -71,6 +71,12 @@ def test_analytic_suite(size, least):
     assert 1 - len(failed) / total >= least
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.6])
+def test_torn_shells_with_thick_walls(noise):
+    names = ["torn shell", "torn shells, touching", "torn nested shells", "torn capsule shell"]
+    assert wrong(300_000, names, (noise,)) == (set(), 4)
+
+
 @pytest.mark.slow
 def test_shapes_of_millions_of_voxels():
     failed, _ = wrong(3_000_000, LARGE, (0.6,))

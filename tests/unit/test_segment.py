@@ -18,8 +18,14 @@ from tomocensus.segment.contrast import (
 )
 from tomocensus.segment.inference import Predictor
 from tomocensus.segment.network import build, fold, halo
-from tomocensus.segment.targets import IGNORE, boundary_target, make_targets, outline
-from tomocensus.segment.training import calibration_error, masked_loss, platt
+from tomocensus.segment.targets import (
+    IGNORE,
+    TargetSlice,
+    boundary_target,
+    make_targets,
+    outline,
+)
+from tomocensus.segment.training import Patches, calibration_error, masked_loss, platt
 from tomocensus.volume import Volume
 
 TINY = TrainSettings(steps=240, patch=48, batch=4, width=8, depth=3, slices=3, learning_rate=5e-3)
@@ -330,6 +336,36 @@ def test_training_from_a_base_keeps_its_heads_and_adds_membrane(trained):
     assert card["heads"] == ["probability", "boundary", "membrane"]
     found = predict(tomogram, Model(card, weights))["probability"] > 50
     assert dice(found, labels > 0) > 0.8
+
+
+def test_fine_tuning_keeps_what_the_base_says_where_annotation_is_silent(trained):
+    tomogram, labels = scene(6)
+    membrane = np.where(sparse(labels) < 0, -1, outline_stack(labels))
+    given = AnnotatedVolume("b", tomogram, sparse(labels), "dark", "instance", membrane)
+    card, weights, _ = train([given], None, TINY)
+    base = Model({**card, "sha256": "base"}, weights)
+    before = predict(tomogram, base)
+    # Other annotation: the head of membranes would be spoilt if nothing held it.
+    other = AnnotatedVolume("c", tomogram, np.where(sparse(labels) < 0, -1, labels > 4))
+    card, weights, _ = train([other], base, replace(TINY, hold_out=0.0))
+    after = predict(tomogram, Model(card, weights))
+    assert dice(after["membrane"] > 50, before["membrane"] > 50) > 0.85
+    assert dice(after["probability"] > 50, before["probability"] > 50) < 0.9
+
+
+def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():
+    target = np.full((3, 4, 4), IGNORE, np.uint8)
+    target[0, :2] = 1
+    target[1, 0] = 0
+    expected = np.full(target.shape, 0.4, np.float32)
+    expected[2] = np.nan
+    one = TargetSlice("a", 0, np.zeros((3, 4, 4), np.float32), target, np.zeros((4, 4), bool))
+    one.expected, one.held_out[1, :2] = expected, True
+    shifted = Patches([one], 4, np.random.default_rng(0)).targets[0][0]
+    assert (shifted[1, 0] == 1).all()  # annotated: 0
+    assert (shifted[1, 1] == torch.tensor([0, 0, 101, 101])).all()  # held out, then 0.4
+    assert (shifted[:, 2:] == 0).all()
+    assert (shifted[2] == 0).all()
 
 
 def outline_stack(labels):

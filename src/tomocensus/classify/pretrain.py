@@ -81,9 +81,12 @@ def _merge_some(labels: np.ndarray, rng: np.random.Generator, part: float) -> np
     return names[labels].astype(labels.dtype)
 
 
-def simulated_views(seed: int, cache: Path) -> tuple[list[View], list[str]]:
-    """Return views of some objects of each kind in a simulated tomogram, and their kinds."""
-    rng = np.random.default_rng([seed, 1])
+def simulated_views(seed: int, cache: Path, variant: int = 0) -> tuple[list[View], list[str]]:
+    """Return views of some objects of each kind in a simulated tomogram, and their kinds.
+
+    Each `variant` has other objects, and other faults in their outlines.
+    """
+    rng = np.random.default_rng([seed, 1, variant] if variant else [seed, 1])
     made = stored_tomogram(seed, cache)
     labels, tomogram = corrupt(np.asarray(made.instances.data), rng), made.tomogram
     if rng.random() < 0.3:
@@ -126,15 +129,23 @@ def load(path: Path) -> tuple[list[View], list[str]]:
     return seen, [str(name) for name in parts["names"]]
 
 
-def collect(seeds: range, cache: Path) -> tuple[list[View], np.ndarray, np.ndarray]:
+def views_in(cache: Path, seed: int, variant: int = 0) -> Path:
+    """Return the file of views of a simulated tomogram; made where it is not in the cache."""
+    path = cache / (f"views-{seed}-{variant}.npz" if variant else f"views-{seed}.npz")
+    if not path.is_file():
+        store(path, *simulated_views(seed, cache, variant))
+    return path
+
+
+def collect(
+    seeds: range, cache: Path, variants: int = 1
+) -> tuple[list[View], np.ndarray, np.ndarray]:
     """Return views, kinds and seeds of simulated objects; simulated where not in the cache."""
     seen, names, seed_of = [], [], []
     for seed in progress(seeds, "simulating"):
-        path = cache / f"views-{seed}.npz"
-        if not path.is_file():
-            store(path, *simulated_views(seed, cache))
-        some, kinds = load(path)
-        seen, names, seed_of = seen + some, names + kinds, seed_of + [seed] * len(some)
+        for variant in range(variants):
+            some, kinds = load(views_in(cache, seed, variant))
+            seen, names, seed_of = seen + some, names + kinds, seed_of + [seed] * len(some)
     return seen, np.array(names), np.array(seed_of)
 
 
@@ -355,6 +366,9 @@ def main() -> None:
     options.add_argument("--head", required=True)
     options.add_argument("--cache", required=True, help="folder for tomograms and views")
     options.add_argument("--tomograms", type=int, default=160)
+    options.add_argument(
+        "--variants", type=int, default=1, help="times that each tomogram is looked at to train"
+    )
     options.add_argument("--steps", type=int, default=1500)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--width", type=int, default=16)
@@ -375,13 +389,13 @@ def main() -> None:
     if arguments.simulate_only:
         seeds = range(first + arguments.offset, ranges[2].stop, arguments.every)
         for seed in progress(seeds, "simulating"):
-            if not (cache / f"views-{seed}.npz").is_file():
-                store(cache / f"views-{seed}.npz", *simulated_views(seed, cache))
+            for variant in range(arguments.variants if seed in ranges[0] else 1):
+                views_in(cache, seed, variant)
         return
     start = load_model(arguments.start, "encoder") if arguments.start else None
     if start is not None:
         arguments.width, arguments.dimensions = start.card["width"], start.card["dimensions"]
-    seen, names, _ = collect(ranges[0], cache)
+    seen, names, _ = collect(ranges[0], cache, arguments.variants)
     learnt, kept = _real_parts(arguments.annotated, arguments.seed)
     seen, names = seen + learnt[0], np.append(names, learnt[1])
     print(f"{len(seen)} objects: {pd.Series(names).value_counts().to_dict()}", file=sys.stderr)
@@ -399,7 +413,8 @@ def main() -> None:
             "real_objects": len(learnt[1]),
             "start": None if start is None else start.sha256,
         },
-        "recipe": f"tomocensus.classify.pretrain --tomograms {count} --steps {arguments.steps} "
+        "recipe": f"tomocensus.classify.pretrain --tomograms {count} "
+        f"--variants {arguments.variants} --steps {arguments.steps} "
         f"--seed {arguments.seed} --width {arguments.width} --dimensions {arguments.dimensions}",
         "classes": sorted({str(name) for name in names}),
     }

@@ -17,6 +17,8 @@ from tomocensus.cluster.solidity import digital_solidity
 
 # Least part of a component that convex objects must make up to be built from torn shells' lumens.
 LUMINAL = 0.2
+# Digital solidity from which a piece counts as convex.
+CONVEX = 0.85
 
 
 @dataclass
@@ -48,10 +50,7 @@ def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]
     if not lumens.any():
         return []
     distance, nearest = ndimage.distance_transform_edt(lumens == 0, return_indices=True)
-    depth = edt.edt(np.pad(crop, 1), black_border=False)[1:-1, 1:-1, 1:-1]
-    # The median, for a solid neighbour must not pass for a thick wall.
-    wall = 2 * np.median(depth[crop & (distance <= 2.5)])
-    near = (distance <= wall + 1) & crop
+    near = (distance <= _wall(crop, distance) + 1) & crop
     objects = np.where(near, lumens[tuple(nearest)], lumens)
     pieces = []
     for label, box in enumerate(ndimage.find_objects(objects), start=1):
@@ -68,6 +67,28 @@ def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]
         near_edge = None if edge is None else edge[box]
         pieces += _by_necks(rest[box] == label, place, number, near_edge, parameters, smallest)
     return pieces
+
+
+def _wall(crop: np.ndarray, distance: np.ndarray) -> float:
+    """Return how thick the membrane around lumens is, in voxels.
+
+    Parameters
+    ----------
+    crop : numpy.ndarray
+        Bool, the membrane and what touches it.
+    distance : numpy.ndarray
+        To the nearest lumen, voxels.
+    """
+    depth = edt.edt(np.pad(crop, 1), black_border=False)[1:-1, 1:-1, 1:-1]
+    beside = crop & (distance <= 2.5)
+    reach = half = 0.0
+    while half >= reach - 0.5:
+        # What is looked at must reach beyond the middle of the wall.
+        reach = max(2.0, 2 * reach)
+        deepest = ndimage.maximum_filter(depth, size=2 * int(reach) + 1)
+        # The median, for a solid neighbour must not pass for a thick wall.
+        half = float(np.median(deepest[beside]))
+    return 2 * half
 
 
 def part_by_outlines(crop, start, number, boundary, parameters, smallest) -> list[Piece]:
@@ -136,12 +157,16 @@ def _regrown(pieces, start, regions) -> list[Piece]:
 def separate(crop, start, number, edge, parameters, smallest) -> list[Piece]:
     """Turn one component into pieces, with lumens where slice-wise filling leaves shells open."""
     pieces = _by_necks(crop, start, number, edge, parameters, smallest)
-    if not (parameters.fill and parameters.convexity) or np.count_nonzero(crop) < 4 * smallest:
+    voxels = np.count_nonzero(crop)
+    if not (parameters.fill and parameters.convexity) or voxels < 2 * smallest:
         return pieces
     total = sum(piece.voxels for piece in pieces)
     if _convex_voxels(pieces) >= 0.8 * total or any(_sparse(piece) for piece in pieces):
         return pieces
     others = _with_lumens(crop, start, number, edge, parameters, smallest)
+    if voxels < 4 * smallest and any(_large_and_bent(piece, smallest) for piece in others):
+        # Too little membrane for a shell beside something else: a part of a bent shell it is.
+        return pieces
     # A ragged mask has a few pores that look like lumens too: they must explain a share of it.
     least = max(1.2 * _convex_voxels(pieces), LUMINAL * total)
     return others if _convex_voxels(others) > least else pieces
@@ -149,7 +174,11 @@ def separate(crop, start, number, edge, parameters, smallest) -> list[Piece]:
 
 def _convex_voxels(pieces: list[Piece]) -> int:
     """Count the voxels that nearly convex pieces explain."""
-    return sum(piece.voxels for piece in pieces if piece.solidity >= 0.85)
+    return sum(piece.voxels for piece in pieces if piece.solidity >= CONVEX)
+
+
+def _large_and_bent(piece: Piece, smallest: float) -> bool:
+    return piece.voxels >= smallest and piece.solidity < CONVEX
 
 
 def _sparse(piece: Piece) -> bool:

@@ -31,6 +31,8 @@ class TargetSlice:
         bool ``(ny, nx)``: kept for validation.
     group : str
         Imaging condition.
+    expected : numpy.ndarray, optional
+        ``(heads, ny, nx)``, 0-1 or NaN: stands in where the annotation says nothing of a head.
     """
 
     name: str
@@ -39,6 +41,11 @@ class TargetSlice:
     target: np.ndarray
     held_out: np.ndarray = field(default=None)
     group: str = ""
+    expected: np.ndarray | None = None
+
+    def untold(self) -> np.ndarray:
+        """Return where object or background is annotated, and something else is not."""
+        return (self.target == IGNORE) & (self.target[0] != IGNORE)
 
     def training_target(self) -> np.ndarray:
         """Return the targets without what is held out."""

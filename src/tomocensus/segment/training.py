@@ -25,6 +25,8 @@ from tomocensus.segment.targets import IGNORE, TargetSlice, check, hold_out, mak
 
 EMA_DECAY = 0.98
 PATIENCE = 5
+# Steps between target 0 and 1.
+FINE = 250
 FROM_SCRATCH, FROM_BASE = 2e-3, 7e-4
 
 
@@ -82,6 +84,7 @@ def train(
         _start_head(network, targets)
     else:
         _adopt(network, base, heads)
+        _expect(network, targets, np.isin(heads, base.card["heads"]))
     network = network.to(device, memory_format=torch.channels_last)
     rate = card["recipe"]["learning_rate"]
     averaged, history = _optimise(network, targets, held, settings, rate, generator, device)
@@ -183,6 +186,21 @@ def _adopt(network: UNet, base: Model, heads: list[str]) -> None:
     network.load_state_dict(state)
 
 
+def _expect(network: UNet, targets: list[TargetSlice], known: np.ndarray) -> None:
+    """Keep what the base says of the heads it knows, where the annotation does not (in place).
+
+    Bilayers are rarely annotated, and binary annotation does not tell whether touching objects are
+    one. What such heads read changes as the others learn: without a target they would only get
+    worse (learning without forgetting, Li and Hoiem, TPAMI 2018).
+    """
+    network.eval()
+    for t in targets:
+        if t.untold().any():
+            logits = _logits_of_slice(network, t.image, torch.device("cpu"))
+            t.expected = 1 / (1 + np.exp(-logits))
+            t.expected[~known] = np.nan
+
+
 # --- patches -------------------------------------------------------------------------------------
 
 
@@ -193,11 +211,20 @@ class Patches:
         self.generator = generator
         self.patch = patch
         self.images = [torch.from_numpy(t.image)[None] for t in targets]
-        # shifted by one, so that the zeros which sampling puts outside mean "not annotated"
-        shifted = [np.where(t == IGNORE, 0, t + 1) for t in (t.training_target() for t in targets)]
-        self.targets = [torch.from_numpy(s.astype(np.uint8))[None] for s in shifted]
-        self.objects = [np.argwhere(s[0] == 2).astype(np.int16) for s in shifted]
+        shifted = [self._shifted(t) for t in targets]
+        self.targets = [torch.from_numpy(s)[None] for s in shifted]
+        self.objects = [np.argwhere(s[0] > FINE).astype(np.int16) for s in shifted]
         self.known = [np.argwhere(s[0] > 0).astype(np.int16) for s in shifted]
+
+    @staticmethod
+    def _shifted(one: TargetSlice) -> np.ndarray:
+        """Return targets of 0-1 as 1 to 1 + FINE; 0, which sampling puts outside, is unknown."""
+        target = one.training_target()
+        shifted = np.where(target == IGNORE, 0, np.uint8(FINE) * (target == 1) + np.uint8(1))
+        if one.expected is not None:
+            fill = one.untold() & ~one.held_out & np.isfinite(one.expected)
+            shifted[fill] = 1 + np.rint(FINE * one.expected[fill])
+        return shifted
 
     def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images ``(size, slices, patch, patch)`` and targets ``(size, heads, ...)``."""
@@ -222,7 +249,7 @@ class Patches:
         )
         if self.generator.random() < 0.5:
             image = image.flip(1)
-        target = torch.where(target > 0, target - 1, torch.full_like(target, IGNORE))
+        target = torch.where(target > 0, (target - 1) / FINE, torch.full_like(target, IGNORE))
         return self._contrast(image), target
 
     def _grid(self, y: float, x: float, shape: torch.Size) -> torch.Tensor:
@@ -268,7 +295,7 @@ def masked_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     logits : torch.Tensor
         ``(batch, heads, y, x)``.
     target : torch.Tensor
-        Same shape: 0, 1 or 255. Voxels of 255 have no part and no gradient.
+        Same shape: 0 to 1, or 255. Voxels of 255 have no part and no gradient.
     """
     logits = logits.float()
     known = (target != IGNORE).float()
@@ -349,25 +376,25 @@ def _average(averaged: UNet, network: UNet, decay: float) -> None:
 @torch.inference_mode()
 def _logits_held_out(network, targets, device) -> tuple[np.ndarray, np.ndarray]:
     """Return logits and targets ``(voxels, heads)`` of what is held out."""
-    step = 2 ** (len(network.down) - 1)
     logits, truth = [], []
     network.eval()
     for t in targets:
-        if not t.held_out.any():
-            continue
-        ny, nx = t.held_out.shape
-        image = np.pad(
-            t.image,
-            [(0, 0), (step, step + -ny % step), (step, step + -nx % step)],
-            mode="symmetric",
-        )
-        tensor = torch.from_numpy(image)[None].to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
-            out = network(tensor.contiguous(memory_format=torch.channels_last))
-        out = out.float()[0, :, step : step + ny, step : step + nx].cpu().numpy()
-        logits.append(out[:, t.held_out].T)
-        truth.append(t.target[:, t.held_out].T)
+        if t.held_out.any():
+            logits.append(_logits_of_slice(network, t.image, device)[:, t.held_out].T)
+            truth.append(t.target[:, t.held_out].T)
     return np.concatenate(logits), np.concatenate(truth)
+
+
+@torch.inference_mode()
+def _logits_of_slice(network: UNet, image: np.ndarray, device) -> np.ndarray:
+    """Return the logits ``(heads, ny, nx)`` of a slab ``(slices, ny, nx)``."""
+    step = 2 ** (len(network.down) - 1)
+    ny, nx = image.shape[1:]
+    pads = [(0, 0), (step, step + -ny % step), (step, step + -nx % step)]
+    tensor = torch.from_numpy(np.pad(image, pads, mode="symmetric"))[None].to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
+        out = network(tensor.contiguous(memory_format=torch.channels_last))
+    return out.float()[0, :, step : step + ny, step : step + nx].cpu().numpy()
 
 
 def _dice_held_out(network, targets, device) -> float:
