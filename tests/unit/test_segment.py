@@ -346,11 +346,27 @@ def test_fine_tuning_keeps_what_the_base_says_where_annotation_is_silent(trained
     base = Model({**card, "sha256": "base"}, weights)
     before = predict(tomogram, base)
     # Other annotation: the head of membranes would be spoilt if nothing held it.
-    other = AnnotatedVolume("c", tomogram, np.where(sparse(labels) < 0, -1, labels > 4))
-    card, weights, _ = train([other], base, replace(TINY, hold_out=0.0))
+    other = AnnotatedVolume("c", tomogram, np.where(sparse(labels) < 0, -1, labels % 2))
+    card, weights, _ = train([other], base, replace(TINY, hold_out=0.0, base_share=0.0))
     after = predict(tomogram, Model(card, weights))
     assert dice(after["membrane"] > 50, before["membrane"] > 50) > 0.85
-    assert dice(after["probability"] > 50, before["probability"] > 50) < 0.9
+    assert dice(after["probability"] > 50, before["probability"] > 50) < 0.95
+
+
+def test_the_base_keeps_its_share_unless_the_annotation_contradicts_it(trained):
+    tomogram, labels = scene(6)
+    settings = replace(TINY, steps=60)
+    agreeing = AnnotatedVolume("b", tomogram, sparse(labels), "dark", "instance")
+    card, weights, _ = train([agreeing], trained[0], settings)
+    assert card["recipe"]["base_share"] == settings.base_share > 0
+    alone, other, _ = train([agreeing], trained[0], replace(settings, base_share=0.0))
+    assert alone["recipe"]["base_share"] == 0.0
+    name = next(iter(weights))
+    mean = (trained[0].weights[name] + other[name]) / 2
+    np.testing.assert_allclose(weights[name], mean, atol=1e-5)
+    inverted = np.where(sparse(labels) < 0, -1, labels == 0)
+    card, _, _ = train([AnnotatedVolume("b", tomogram, inverted)], trained[0], settings)
+    assert card["recipe"]["base_share"] == 0.0
 
 
 def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():

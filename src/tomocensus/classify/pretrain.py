@@ -212,6 +212,7 @@ def train(
     width: int,
     dimensions: int,
     start: Model | None = None,
+    rate: float | None = None,
 ) -> dict[str, np.ndarray]:
     """Train the encoder; return its weights.
 
@@ -229,7 +230,9 @@ def train(
     steps, seed, width, dimensions : int
         Optimiser's steps, seed, and size of the network.
     start : Model, optional
-        Encoder of that size to start from, at a fifth of the learning rate.
+        Encoder of that size to start from.
+    rate : float, optional
+        Highest learning rate; by default 2e-3, and a fifth of it with `start`.
     """
     import torch
 
@@ -240,7 +243,7 @@ def train(
     rng = np.random.default_rng(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = (Encoder(width, dimensions) if start is None else build(start)).train().to(device)
-    highest = 2e-3 if start is None else 4e-4
+    highest = rate or (2e-3 if start is None else 4e-4)
     kinds, target = np.unique(names, return_inverse=True)
     directions = torch.nn.Parameter(torch.randn(len(kinds), dimensions, device=device))
     optimiser = torch.optim.AdamW(
@@ -375,6 +378,7 @@ def main() -> None:
     options.add_argument("--dimensions", type=int, default=48)
     options.add_argument("--annotated", help="sample sheet of real tomograms with known classes")
     options.add_argument("--start", help="encoder to fine-tune (its size counts)")
+    options.add_argument("--rate", type=float, help="highest learning rate")
     options.add_argument("--simulate-only", action="store_true")
     options.add_argument("--every", type=int, default=1, help="simulate every n-th seed")
     options.add_argument("--offset", type=int, default=0, help="... starting here")
@@ -399,9 +403,8 @@ def main() -> None:
     learnt, kept = _real_parts(arguments.annotated, arguments.seed)
     seen, names = seen + learnt[0], np.append(names, learnt[1])
     print(f"{len(seen)} objects: {pd.Series(names).value_counts().to_dict()}", file=sys.stderr)
-    weights = train(
-        seen, names, arguments.steps, arguments.seed, arguments.width, arguments.dimensions, start
-    )
+    size = arguments.width, arguments.dimensions
+    weights = train(seen, names, arguments.steps, arguments.seed, *size, start, arguments.rate)
     card = {
         "kind": "encoder",
         "architecture": "3D CNN on views at three scales",
@@ -415,7 +418,8 @@ def main() -> None:
         },
         "recipe": f"tomocensus.classify.pretrain --tomograms {count} "
         f"--variants {arguments.variants} --steps {arguments.steps} "
-        f"--seed {arguments.seed} --width {arguments.width} --dimensions {arguments.dimensions}",
+        f"--seed {arguments.seed} --width {arguments.width} --dimensions {arguments.dimensions}"
+        + (f" --start ENCODER --rate {arguments.rate or 4e-4:g}" if start else ""),
         "classes": sorted({str(name) for name in names}),
     }
     del seen

@@ -131,6 +131,7 @@ def main() -> None:
                 depth=arguments.depth,
                 learning_rate=arguments.rate or (None if arguments.start else 2e-3 / (1 + number)),
                 hold_out=HOLD_OUT,
+                base_share=0.0,
                 threads=arguments.threads,
             )
             card, weights, _ = train(pairs, base, settings)

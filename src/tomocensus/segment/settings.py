@@ -81,6 +81,9 @@ class TrainSettings:
         Slices in (odd), channels of the first level, levels; a base model's own where there is one.
     hold_out : float
         Part of the annotated area kept for validation, where there is enough.
+    base_share : float
+        Weight of the base's weights in the mean of the base's and the fine-tuned network's, which
+        is the result; 0 where the annotation contradicts the base.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     threads : int, optional
@@ -97,5 +100,6 @@ class TrainSettings:
     width: int = 24
     depth: int = 4
     hold_out: float = 0.15
+    base_share: float = 0.5
     device: str = "auto"
     threads: int | None = None

@@ -25,6 +25,8 @@ from tomocensus.segment.targets import IGNORE, TargetSlice, check, hold_out, mak
 
 EMA_DECAY = 0.98
 PATIENCE = 5
+# Dice on the annotation that going back towards the base may cost.
+BLEND_COST = 0.05
 # Steps between target 0 and 1.
 FINE = 250
 FROM_SCRATCH, FROM_BASE = 2e-3, 7e-4
@@ -85,9 +87,15 @@ def train(
     else:
         _adopt(network, base, heads)
         _expect(network, targets, np.isin(heads, base.card["heads"]))
+    begun = copy.deepcopy(network.state_dict())
     network = network.to(device, memory_format=torch.channels_last)
     rate = card["recipe"]["learning_rate"]
     averaged, history = _optimise(network, targets, held, settings, rate, generator, device)
+    if base is not None:
+        new = ~np.isin(heads, base.card["heads"])
+        card["recipe"]["base_share"] = _blend(
+            averaged, begun, settings.base_share, new, targets, device
+        )
     if held:
         card["metrics"], calibration = _calibrate(averaged, targets, heads, device)
         card["calibration"] = calibration
@@ -184,6 +192,29 @@ def _adopt(network: UNet, base: Model, heads: list[str]) -> None:
                 fresh[index] = state[name][base.card["heads"].index(head)]
         state[name] = fresh
     network.load_state_dict(state)
+
+
+@torch.no_grad()
+def _blend(tuned: UNet, base: dict, share: float, new: np.ndarray, targets, device) -> float:
+    """Move weights part of the way back to the base's, unless that costs much (in place).
+
+    The mean of both is better at what the annotated slices do not show, as other tomograms differ
+    from them (Wortsman et al., CVPR 2022). Annotation that contradicts the base needs all of what
+    was learnt. `new` tells which heads the base lacks. Returns the share of the base's weights.
+    """
+    if share <= 0:
+        return 0.0
+    learnt = copy.deepcopy(tuned.state_dict())
+    before = _dice_annotated(tuned, targets, device)
+    for name, value in tuned.state_dict().items():
+        if value.dtype.is_floating_point:
+            value.lerp_(base[name].to(value.device), share)
+    tuned.head.weight[new] = learnt["head.weight"][new]
+    tuned.head.bias[new] = learnt["head.bias"][new]
+    if _dice_annotated(tuned, targets, device) >= before - BLEND_COST:
+        return share
+    tuned.load_state_dict(learnt)
+    return 0.0
 
 
 def _expect(network: UNet, targets: list[TargetSlice], known: np.ndarray) -> None:
@@ -373,16 +404,27 @@ def _average(averaged: UNet, network: UNet, decay: float) -> None:
             old.copy_(new)
 
 
-@torch.inference_mode()
 def _logits_held_out(network, targets, device) -> tuple[np.ndarray, np.ndarray]:
     """Return logits and targets ``(voxels, heads)`` of what is held out."""
+    return _logits_where(network, targets, [t.held_out for t in targets], device)
+
+
+def _logits_where(network, targets, wanted, device) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits and targets ``(voxels, heads)`` of the voxels wanted of each slice."""
     logits, truth = [], []
     network.eval()
-    for t in targets:
-        if t.held_out.any():
-            logits.append(_logits_of_slice(network, t.image, device)[:, t.held_out].T)
-            truth.append(t.target[:, t.held_out].T)
+    for t, here in zip(targets, wanted, strict=True):
+        if here.any():
+            logits.append(_logits_of_slice(network, t.image, device)[:, here].T)
+            truth.append(t.target[:, here].T)
     return np.concatenate(logits), np.concatenate(truth)
+
+
+def _dice_annotated(network, targets, device) -> float:
+    """Return the Dice of ``probability`` over all that is annotated."""
+    wanted = [t.target[0] != IGNORE for t in targets]
+    logits, truth = _logits_where(network, targets, wanted, device)
+    return _dice(logits[:, 0] > 0, truth[:, 0] == 1)
 
 
 @torch.inference_mode()
