@@ -1,0 +1,200 @@
+"""Real microtubules, and real organelles' shapes through the imaging model.
+
+``python benchmarks/real.py --data DATA --output benchmarks/real.md --picture benchmarks/real.png``
+
+Microtubules: two annotated patches of real tomograms (TARDIS, MIT licence), 96 voxels wide, about
+25 Å. The base segmenter as it is; fine-tuned on three slices, or on all, of one patch and applied
+to the other; and a network of the same size from scratch on all slices.
+
+Organelles: label volumes of a real autophagosome and a real phagophore (Bieber et al., MIT
+licence) through the project's imaging model. Fine-tuned on three slices of the phagophore, figures
+from the autophagosome, in each the part with the most membrane.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import tifffile
+from scipy import ndimage
+
+from tomocensus.atomic import write_text
+from tomocensus.evaluate import voxel_scores
+from tomocensus.models import Model, load_model
+from tomocensus.segment import AnnotatedVolume, TrainSettings, predict, train
+from tomocensus.simulate.labels import simulate_from_labels
+from tomocensus.volume import Volume
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+PATCHES = ("0_0_30_47_25", "3_0_25_54_25")
+PATCH_VOXEL = 25.0
+ORGANELLES = {"autophagosome": "bieber_AP", "phagophore": "bieber_Phagophore"}
+ORGANELLE_VOXEL = 14.08
+CROP = (64, 288, 288)
+SNRS = (0.1, 0.2, 0.4)
+SEED = 950_000
+
+
+def sparse(annotation: np.ndarray, parts=(0.25, 0.5, 0.75)) -> np.ndarray:
+    """Return the annotation with three slices left."""
+    kept = np.full(annotation.shape, -1, np.int32)
+    for part in parts:
+        kept[int(part * len(kept))] = annotation[int(part * len(kept))]
+    return kept
+
+
+def tuned(pair: AnnotatedVolume, base: Model | None, steps: int) -> Model:
+    """Return a model trained on one annotated volume."""
+    # From scratch: the architecture of the base.
+    settings = TrainSettings(steps=steps, slices=9, width=24, depth=5, patch=96)
+    card, weights, _ = train([pair], base, settings)
+    return Model({**card, "sha256": ""}, weights)
+
+
+def patches(folder: Path) -> list[AnnotatedVolume]:
+    """Read the microtubules."""
+    found = []
+    for name in PATCHES:
+        image = tifffile.imread(folder / "microtubules" / f"tardis_train_{name}_img.tif")
+        mask = tifffile.imread(folder / "microtubules" / f"tardis_train_{name}_mask.tif")
+        volume = Volume(image.astype(np.float32), PATCH_VOXEL)
+        found.append(AnnotatedVolume(name, volume, (mask > 0).astype(np.int32)))
+    return found
+
+
+def microtubules(base: Model, pairs: list[AnnotatedVolume], steps: int, axes) -> list[dict]:
+    """Train on one patch, predict the other, both ways; draw the middle of each."""
+    rows = []
+    for number, test in enumerate(pairs):
+        other = pairs[1 - number]
+        few = replace(other, annotation=sparse(other.annotation))
+        ways = {
+            "base, as it is": base,
+            "fine-tuned on 3 slices of the other": tuned(few, base, steps),
+            "fine-tuned on all slices of the other": tuned(other, base, steps),
+            "from scratch on all slices of the other": tuned(other, None, steps),
+        }
+        middle = len(test.annotation) // 2
+        axes[number, 0].imshow(test.tomogram.data[middle], cmap="gray")
+        axes[number, 1].imshow(test.annotation[middle], cmap="gray")
+        axes[number, 0].set_title(f"patch {test.name}")
+        axes[number, 1].set_title("annotated")
+        for way, (name, model) in enumerate(ways.items()):
+            found = predict(test.tomogram, model)["probability"]
+            axes[number, way + 2].imshow(found[middle], cmap="magma", vmin=0, vmax=100)
+            axes[number, way + 2].set_title(name.removesuffix(" of the other"))
+            rows.append(row(f"microtubules {test.name}", name, found, test.annotation))
+    return rows
+
+
+def row(what: str, model: str, found: np.ndarray, truth: np.ndarray) -> dict:
+    """Return the figures of one map."""
+    scores = voxel_scores(found, truth)
+    shown = {"what": what, "model": model, "Dice": scores["dice"], "membrane Dice": np.nan}
+    print(shown, file=sys.stderr, flush=True)
+    return shown
+
+
+def organelle(folder: Path, kind: str, snr: float) -> tuple:
+    """Return the simulated tomogram of a real shape, what is true in it and its membrane."""
+    labels = tifffile.imread(folder / "membranes" / f"{ORGANELLES[kind]}_middle_labels.tif")
+    # The part with the most membrane.
+    coarse = (labels[::8, ::8, ::8] > 0).astype(np.float32)
+    share = ndimage.uniform_filter(coarse, [n // 8 for n in CROP], mode="constant")
+    centre = [8 * int(n) for n in np.unravel_index(share.argmax(), share.shape)]
+    box = []
+    for at, size, length in zip(centre, CROP, labels.shape, strict=True):
+        start = min(max(0, at - size // 2), length - size)
+        box.append(slice(start, start + size))
+    labels = np.ascontiguousarray(labels[tuple(box)])
+    given = {int(n): 1 for n in np.unique(labels) if n}
+    made = simulate_from_labels(
+        Volume(labels, ORGANELLE_VOXEL),
+        SEED + list(ORGANELLES).index(kind),
+        instances=given,
+        snr=snr,
+        polarity="dark",
+        defocus=4.0,
+        tilt_range=60.0,
+    )
+    truth = np.asarray(made.instances.data).astype(np.int32)
+    sort = np.array([made.classes.get(n, "") for n in range(truth.max() + 1)])
+    truth[np.isin(sort, ("particle", "gold"))[truth]] = 0
+    truth[(sort == "actin")[np.maximum(truth, 0)] & (truth > 0)] = -1
+    return made, truth
+
+
+def organelles(base: Model, folder: Path, steps: int, axes) -> list[dict]:
+    """Fine-tune on one shape, predict the other, at several levels of noise."""
+    rows = []
+    for number, snr in enumerate(SNRS):
+        made, truth = organelle(folder, "autophagosome", snr)
+        other, known = organelle(folder, "phagophore", snr)
+        pair = AnnotatedVolume("phagophore", other.tomogram, sparse(known), "dark", "instance")
+        ways = {"base, as it is": base, "fine-tuned on 3 slices": tuned(pair, base, steps)}
+        middle = CROP[0] // 2
+        shown = [np.asarray(made.tomogram.data[middle]), truth[middle] > 0]
+        for name, model in ways.items():
+            maps = predict(made.tomogram, model, made.polarity)
+            rows.append(row(f"autophagosome, SNR {snr}", name, maps["probability"], truth))
+            score = voxel_scores(maps["membrane"], made.membrane.astype(int))
+            rows[-1]["membrane Dice"] = score["dice"]
+            shown += [maps["probability"][middle], maps["membrane"][middle]]
+        titles = [f"autophagosome, SNR {snr}", "true"]
+        titles += [f"{name}: {head}" for name in ways for head in ("probability", "membrane")]
+        for axis, image, title in zip(axes[number], shown, titles, strict=True):
+            axis.imshow(image, cmap="gray" if axis in axes[number][:2] else "magma")
+            axis.set_title(title)
+    return rows
+
+
+def main() -> None:
+    """Measure, draw and write the page."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--data", required=True, help="folder with microtubules/ and membranes/")
+    options.add_argument("--base", default="models/base-segmenter")
+    options.add_argument("--steps", type=int, default=300)
+    options.add_argument("--output", default="benchmarks/real.md")
+    options.add_argument("--picture", default="benchmarks/real.png")
+    arguments = options.parse_args()
+    base = load_model(arguments.base, "segmenter")
+    folder = Path(arguments.data)
+    figure, axes = plt.subplots(5, 6, figsize=(18, 15.5), layout="constrained")
+    rows = microtubules(base, patches(folder), arguments.steps, axes[:2])
+    rows += organelles(base, folder, arguments.steps, axes[2:])
+    for axis in axes.flat:
+        axis.set_axis_off()
+        axis.title.set_fontsize(8)
+    figure.savefig(arguments.picture, dpi=70)
+    table = pd.DataFrame(rows).round(2)
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    for line in table.astype(object).where(table.notna(), "").to_numpy().tolist():
+        lines.append("| " + " | ".join(map(str, line)) + " |")
+    write_text(
+        arguments.output,
+        "\n".join(
+            [
+                "# Real microtubules, and shapes of real organelles",
+                "",
+                f"`python benchmarks/real.py --data DATA --steps {arguments.steps}`, base "
+                f"segmenter {base.sha256[:12]}. Dice at a threshold of 0.5.",
+                "",
+                *lines,
+                "",
+                "![Slices and maps](real.png)",
+                "",
+            ]
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
