@@ -52,7 +52,7 @@ class ClusterParameters:
     """
 
     threshold: float | str = 0.5
-    minimum_volume: float = 50_000.0
+    minimum_volume: float = 300_000.0
     solidity: float = 0.98
     neck: float = 0.8
     fill: bool = True
