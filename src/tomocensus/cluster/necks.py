@@ -108,7 +108,7 @@ def _split(mask, solidity, neck, edge, smallest, ripple=0.6):
         return mask.astype(np.int32), {1: 1.0}, {1: "whole"}
     graph = Basins(basins, depth, count)
     graph.merge_shallow(smallest, ripple)
-    graph.merge(one_object_rule(solidity, neck, walls=edge is not None))
+    graph.merge(_one_object(solidity, neck, walls=edge is not None))
     return graph.result()
 
 
@@ -273,7 +273,7 @@ def _nearest_deep(basins, root, depth, one, point, level, reach):
     return np.sqrt(best)
 
 
-def one_object_rule(solidity: float, neck: float, walls: bool):
+def _one_object(solidity: float, neck: float, walls: bool):
     """Return the rule that tells whether two neighbouring parts are one object.
 
     A crease, where two surfaces meet at an angle, is evidence for two objects even where it is

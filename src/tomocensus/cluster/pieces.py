@@ -81,8 +81,9 @@ def _wall(crop: np.ndarray, distance: np.ndarray) -> float:
     """
     depth = edt.edt(np.pad(crop, 1), black_border=False)[1:-1, 1:-1, 1:-1]
     beside = crop & (distance <= 2.5)
-    reach = half = 0.0
-    while half >= reach - 0.5:
+    half, reach = float(np.median(depth[beside])), 0.0
+    # Of a wall of two or three voxels that is all.
+    while half > max(1.2, reach - 0.5):
         # What is looked at must reach beyond the middle of the wall.
         reach = max(2.0, 2 * reach)
         deepest = ndimage.maximum_filter(depth, size=2 * int(reach) + 1)

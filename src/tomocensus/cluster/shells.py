@@ -9,12 +9,9 @@ import numba
 import numpy as np
 from scipy import ndimage
 
-from tomocensus.cluster.necks import Basins, find_basins, one_object_rule
+from tomocensus.cluster.necks import Basins, find_basins
 from tomocensus.cluster.smoothing import smooth
 from tomocensus.cluster.solidity import digital_solidity
-
-# The rule of necks for solid objects.
-_WAISTED = one_object_rule(0.93, 0.8, walls=False)
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
@@ -80,7 +77,7 @@ def find_lumens(
     lumens = np.zeros(mask.shape, np.int32)
     graph = Basins(basins, depth, count)
     graph.merge_shallow(1.0, thin=2.0)
-    graph.merge(_one_lumen)
+    graph.merge(lambda _, a, b: graph.ratio(a, b) >= 0.8 or graph.solid(a, b, 0.93))
     basins, _, _ = graph.result()
     walled, open_faces = _count_faces(basins, padded)
     basins = basins[inner]
@@ -95,13 +92,6 @@ def find_lumens(
             found += 1
             lumens[box][part] = found
     return lumens
-
-
-def _one_lumen(graph: Basins, a: int, b: int) -> bool:
-    """Tell whether two basins of empty space are one: convex together, or a tube with a waist."""
-    if graph.ratio(a, b) >= 0.8 or graph.solid(a, b, 0.93):
-        return True
-    return graph.solid(a, b, 0.75) and _WAISTED(graph, a, b)
 
 
 @numba.njit(cache=True, nogil=True)
