@@ -39,7 +39,7 @@ KNOWN = {
         ("closed banana shell", 0.6),
         ("closed waisted shell", 0.6),
     },
-    30_000: {("torn shell", 0.0), ("closed waisted shell", 0.6)},
+    30_000: {("closed waisted shell", 0.6)},
     3_000_000: set(),
 }
 LARGE = [

@@ -76,6 +76,10 @@ def test_views_of_a_training_tomogram_are_kept(tmp_path):
     for one, two in zip(seen, again, strict=True):
         assert np.array_equal(one.crops, two.crops)
         assert np.array_equal(one.features, two.features)
+    more, kinds, _ = classify_pretrain.collect(range(1), tmp_path, variants=2)
+    assert len(kinds) == len(more) > len(seen)
+    first = {view.features.tobytes() for view in seen}
+    assert any(view.features.tobytes() not in first for view in more[len(seen) :])
 
 
 def write_classified(folder):
