@@ -22,6 +22,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import tifffile
+from PIL import Image
 from scipy import ndimage
 
 from tomocensus.atomic import write_text
@@ -68,6 +69,16 @@ def patches(folder: Path) -> list[AnnotatedVolume]:
         volume = Volume(image.astype(np.float32), PATCH_VOXEL)
         found.append(AnnotatedVolume(name, volume, (mask > 0).astype(np.int32)))
     return found
+
+
+def contrast(pair: AnnotatedVolume) -> float:
+    """Return how far the annotated places lie from the rest, in standard deviations.
+
+    After smoothing by 1.5 voxels: microtubules are ten voxels wide there.
+    """
+    seen = ndimage.gaussian_filter(np.asarray(pair.tomogram.data), 1.5)
+    inside = pair.annotation > 0
+    return float((seen[inside].mean() - seen[~inside].mean()) / seen.std())
 
 
 def microtubules(base: Model, pairs: list[AnnotatedVolume], steps: int, axes) -> list[dict]:
@@ -168,12 +179,14 @@ def main() -> None:
     base = load_model(arguments.base, "segmenter")
     folder = Path(arguments.data)
     figure, axes = plt.subplots(5, 6, figsize=(18, 15.5), layout="constrained")
-    rows = microtubules(base, patches(folder), arguments.steps, axes[:2])
+    pairs = patches(folder)
+    rows = microtubules(base, pairs, arguments.steps, axes[:2])
     rows += organelles(base, folder, arguments.steps, axes[2:])
     for axis in axes.flat:
         axis.set_axis_off()
         axis.title.set_fontsize(8)
     figure.savefig(arguments.picture, dpi=70)
+    Image.open(arguments.picture).convert("RGB").quantize(96).save(arguments.picture)
     table = pd.DataFrame(rows).round(2)
     lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
     for line in table.astype(object).where(table.notna(), "").to_numpy().tolist():
@@ -185,7 +198,10 @@ def main() -> None:
                 "# Real microtubules, and shapes of real organelles",
                 "",
                 f"`python benchmarks/real.py --data DATA --steps {arguments.steps}`, base "
-                f"segmenter {base.sha256[:12]}. Dice at a threshold of 0.5.",
+                f"segmenter {base.sha256[:12]}. Dice at a threshold of 0.5. The annotated "
+                "microtubules differ from the rest of their patches by "
+                f"{' and '.join(f'{contrast(pair):.2f}' for pair in pairs)} standard deviations "
+                "(protein is dark: negative) after smoothing by 1.5 voxels.",
                 "",
                 *lines,
                 "",
