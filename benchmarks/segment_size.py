@@ -7,7 +7,6 @@ the process's own memory; the rest of VmRSS is file cache, which the system take
 """
 
 import argparse
-import resource
 import time
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def main():
     start, used = time.monotonic(), time.process_time()
     facts = predict_to_files(read_volume(source), model, outputs, threads=arguments.threads)
     wall, used = time.monotonic() - start, time.process_time() - used
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = watch.peak["VmRSS"] / 2**20
     own = watch.peak["RssAnon"] / 2**20
     print(facts)
     print(
