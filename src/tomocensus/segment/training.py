@@ -27,6 +27,9 @@ EMA_DECAY = 0.98
 PATIENCE = 5
 # Dice on the annotation that going back towards the base may cost.
 BLEND_COST = 0.05
+# Of the Dice loss. Bilayers are so thin that cross-entropy alone leaves their map below 0.5.
+DICE_WEIGHT, THIN_DICE_WEIGHT = 0.5, 2.0
+THIN = "membrane"
 # Steps between target 0 and 1.
 FINE = 250
 FROM_SCRATCH, FROM_BASE = 2e-3, 7e-4
@@ -90,7 +93,8 @@ def train(
     begun = copy.deepcopy(network.state_dict())
     network = network.to(device, memory_format=torch.channels_last)
     rate = card["recipe"]["learning_rate"]
-    averaged, history = _optimise(network, targets, held, settings, rate, generator, device)
+    weight = torch.tensor([THIN_DICE_WEIGHT if head == THIN else DICE_WEIGHT for head in heads])
+    averaged, history = _optimise(network, targets, held, settings, rate, weight, generator, device)
     if base is not None:
         new = ~np.isin(heads, base.card["heads"])
         card["recipe"]["base_share"] = _blend(
@@ -318,7 +322,9 @@ class Patches:
 # --- loss and optimisation -----------------------------------------------------------------------
 
 
-def masked_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def masked_loss(
+    logits: torch.Tensor, target: torch.Tensor, dice_weight: torch.Tensor | float = DICE_WEIGHT
+) -> torch.Tensor:
     """Return cross-entropy plus soft Dice loss over annotated voxels, averaged over heads.
 
     Parameters
@@ -327,6 +333,8 @@ def masked_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         ``(batch, heads, y, x)``.
     target : torch.Tensor
         Same shape: 0 to 1, or 255. Voxels of 255 have no part and no gradient.
+    dice_weight : torch.Tensor or float
+        ``(heads,)``: of the Dice loss; the cross-entropy has 1.
     """
     logits = logits.float()
     known = (target != IGNORE).float()
@@ -339,10 +347,10 @@ def masked_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     overlap = 2 * (probability * truth).sum(axes) + 1
     dice = 1 - overlap / (probability.sum(axes) + (truth * known).sum(axes) + 1)
     seen = (count > 0).float()
-    return ((cross + 0.5 * dice) * seen).sum() / seen.sum().clamp_min(1)
+    return ((cross + dice_weight * dice) * seen).sum() / seen.sum().clamp_min(1)
 
 
-def _optimise(network, targets, held, settings, highest, generator, device):
+def _optimise(network, targets, held, settings, highest, dice_weight, generator, device):
     """Run the optimiser; return the averaged network of the best validation, and the history."""
     patches = Patches(targets, settings.patch, generator)
     averaged = copy.deepcopy(network).eval()
@@ -361,7 +369,7 @@ def _optimise(network, targets, held, settings, highest, generator, device):
         network.train()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits = network(image)
-        loss = masked_loss(logits, target.to(device))
+        loss = masked_loss(logits, target.to(device), dice_weight.to(device))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -459,7 +467,9 @@ def _calibrate(network, targets, heads, device) -> tuple[dict, dict]:
     for index, head in enumerate(heads):
         known = truth[:, index] != IGNORE
         x, y = logits[known, index], truth[known, index] == 1
-        slope, offset = platt(x, y) if y.any() and not y.all() else (1.0, 0.0)
+        slope, offset = (1.0, 0.0)
+        if y.any() and not y.all():
+            slope, offset = (1.0, best_offset(x, y)) if head == THIN else platt(x, y)
         with torch.no_grad():
             network.head.weight[index] *= slope
             network.head.bias[index] = network.head.bias[index] * slope + offset
@@ -506,6 +516,16 @@ def platt(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
         if np.abs(change).max() < 1e-6:
             break
     return float(np.clip(theta[0], 0.3, 2.0)), float(np.clip(theta[1], -1.5, 1.5))
+
+
+def best_offset(logits: np.ndarray, truth: np.ndarray, limit: float = 1.5) -> float:
+    """Return what to add to logits so that a threshold of 0.5 gives the best Dice.
+
+    Where few voxels are certain, as of a bilayer two voxels thick, a calibrated map hardly reaches
+    0.5 anywhere and would be taken for empty.
+    """
+    offsets = sorted(np.linspace(-limit, limit, 31), key=abs)
+    return float(max(offsets, key=lambda offset: _dice(logits + offset > 0, truth)))
 
 
 def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
