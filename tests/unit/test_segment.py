@@ -25,7 +25,13 @@ from tomocensus.segment.targets import (
     make_targets,
     outline,
 )
-from tomocensus.segment.training import Patches, calibration_error, masked_loss, platt
+from tomocensus.segment.training import (
+    Patches,
+    best_offset,
+    calibration_error,
+    masked_loss,
+    platt,
+)
 from tomocensus.volume import Volume
 
 TINY = TrainSettings(steps=240, patch=48, batch=4, width=8, depth=3, slices=3, learning_rate=5e-3)
@@ -286,6 +292,28 @@ def test_platt_finds_slope_and_offset():
     assert offset == pytest.approx(0.4, abs=0.05)
     before = calibration_error(1 / (1 + np.exp(-x)), y)
     assert calibration_error(1 / (1 + np.exp(-(slope * x + offset))), y) < 0.2 * before
+
+
+def test_rare_and_doubtful_voxels_pass_one_half_with_the_best_offset():
+    rng = np.random.default_rng(0)
+    truth = rng.random(40_000) < 0.05
+    # Calibrated, and hardly ever above one half: what a thin bilayer's map looks like.
+    logits = np.where(truth, -1.0, -3.0) + rng.normal(0, 0.5, truth.size)
+    offset = best_offset(logits, truth)
+    assert 1.3 <= offset <= 1.5
+    found = logits + offset > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.7
+    assert best_offset(truth * 20.0 - 10, truth) == 0
+
+
+def test_dice_weight_counts_for_its_own_head():
+    target = torch.zeros(1, 2, 8, 8)
+    target[..., 0] = 1
+    logits = torch.full((1, 2, 8, 8), -1.0)
+    even = masked_loss(logits, target, torch.tensor([0.5, 0.5]))
+    dice = masked_loss(logits, target, 1.5) - masked_loss(logits, target, 0.5)
+    more = masked_loss(logits, target, torch.tensor([0.5, 2.5]))
+    assert float(more - even) == pytest.approx(float(dice), rel=1e-5)
 
 
 def test_card_and_weights_through_a_folder(trained, tmp_path):

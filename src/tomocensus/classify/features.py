@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import edt
 import numpy as np
 from scipy import ndimage
 
@@ -68,7 +69,7 @@ def shape_and_density(
         outline), ``density_from_0.2`` (0.2-0.4 of the way from outline to innermost voxel).
     """
     others = np.zeros_like(mask) if others is None else others
-    depth = ndimage.distance_transform_edt(mask) * voxel_size
+    depth = _distance(mask) * voxel_size
     slices = [_Slice(mask[z], others[z], density[z], voxel_size) for z in _middle(mask)]
     return np.concatenate(
         [
@@ -108,7 +109,7 @@ def _shape(mask, depth, slices, voxel_size) -> list[float]:
 
 def _densities(mask, depth, density, voxel_size) -> list[float]:
     """Return the features of :data:`DENSITY`."""
-    outside = ndimage.distance_transform_edt(~mask) * voxel_size
+    outside = _distance(~mask) * voxel_size
     reach = max(60.0, 1.5 * voxel_size)
     inner = density[mask]
     shell = _mean(density, mask & (depth <= reach))
@@ -140,8 +141,8 @@ class _Slice:
     """One slice of an object: depth below the outline (Å, negative outside) and density there."""
 
     def __init__(self, mask, others, density, voxel_size):
-        inside = ndimage.distance_transform_edt(mask) - 0.5
-        outside = ndimage.distance_transform_edt(~mask) - 0.5
+        inside = _distance(mask) - 0.5
+        outside = _distance(~mask) - 0.5
         depth = np.where(mask, inside, -outside) * voxel_size
         self.depth, self.density = depth[~others], density[~others]
         around = (depth < 0) & (depth > -max(30, 1.5 * voxel_size))
@@ -167,6 +168,13 @@ def _means(place: np.ndarray, density: np.ndarray, edges: tuple) -> np.ndarray:
     filled = np.nonzero(count)[0]
     nearest = filled[np.abs(filled[:, None] - np.arange(len(count))).argmin(axis=0)]
     return (total / np.maximum(count, 1))[nearest]
+
+
+def _distance(mask: np.ndarray) -> np.ndarray:
+    """Return each voxel's distance to the nearest one outside the mask (float32, voxels)."""
+    if mask.all():
+        return np.full(mask.shape, max(mask.shape) / 2, np.float32)
+    return edt.edt(mask, black_border=False)
 
 
 def _mean(density: np.ndarray, where: np.ndarray) -> float:

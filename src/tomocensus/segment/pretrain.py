@@ -33,8 +33,8 @@ VOXEL_SIZE = 16.0
 VOXEL_SIZE_RANGE = [12.0, 32.0]
 # Every n-th slice is learnt from: neighbours are nearly the same.
 STRIDE = 4
-# Part of the slices kept for validation: of hundreds of tomograms a little is enough.
-HOLD_OUT = 0.005
+# Part kept for validation and calibration: of hundreds of tomograms a little is enough.
+HOLD_OUT = 0.02
 # Options that say how a model was made.
 RECIPE = ("rounds", "tomograms", "steps", "batch", "patch", "slices", "width", "depth")
 # What crowds the cytosol is no object: it would bridge all that are.

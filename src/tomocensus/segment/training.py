@@ -93,7 +93,9 @@ def train(
     begun = copy.deepcopy(network.state_dict())
     network = network.to(device, memory_format=torch.channels_last)
     rate = card["recipe"]["learning_rate"]
-    weight = torch.tensor([THIN_DICE_WEIGHT if head == THIN else DICE_WEIGHT for head in heads])
+    weight = torch.full([len(heads)], DICE_WEIGHT)
+    if any(pair.membrane is not None for pair in pairs):
+        weight[heads.index(THIN)] = THIN_DICE_WEIGHT
     averaged, history = _optimise(network, targets, held, settings, rate, weight, generator, device)
     if base is not None:
         new = ~np.isin(heads, base.card["heads"])
