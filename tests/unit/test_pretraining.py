@@ -68,6 +68,24 @@ def test_the_segmenters_recipe_makes_a_base_that_can_be_resumed(tmp_path, monkey
     assert load_model(tmp_path / "m", "segmenter").sha256 == made.sha256
 
 
+def test_going_on_from_a_base_may_keep_a_share_of_its_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    size = "--rounds 1 --tomograms 2 --batch 2 --patch 32 --slices 3 --width 4 --depth 3"
+    begun = f"--output first --cache a {size} --steps 2"
+    more = f"--cache b {size} --steps 3 --start first --first 5"
+    for options in (begun, f"{more} --output alone", f"{more} --output mean --share 0.25"):
+        monkeypatch.setattr(sys, "argv", ["pretrain", *options.split()])
+        segment_pretrain.main()
+    first, alone, mean = (load_model(name, "segmenter") for name in ("first", "alone", "mean"))
+    for name, value in mean.weights.items():
+        if value.dtype.kind == "f":
+            expected = 0.75 * alone.weights[name] + 0.25 * first.weights[name]
+            np.testing.assert_allclose(value, expected, atol=1e-3)
+    assert mean.card["recipe"]["command"].endswith("--share 0.25")
+    assert mean.card["metrics"] == {} != alone.card["metrics"]
+    assert mean.card["trained_on"] == "2 simulated tomograms, after 2 simulated tomograms"
+
+
 def test_views_of_a_training_tomogram_are_kept(tmp_path):
     seen, names, seeds = classify_pretrain.collect(range(1), tmp_path)
     again, kinds, _ = classify_pretrain.collect(range(1), tmp_path)

@@ -57,7 +57,7 @@ class ClusterParameters:
     neck: float = 0.8
     fill: bool = True
     convexity: bool = True
-    minimum_probability: float = 0.65
+    minimum_probability: float = 0.68
 
 
 @dataclass

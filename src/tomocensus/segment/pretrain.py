@@ -84,6 +84,18 @@ def contacts_in_z(labels: np.ndarray) -> np.ndarray:
     return result
 
 
+def mean_weights(weights: dict, start: str, share: float) -> dict:
+    """Return weights moved part of the way back to those that training began with.
+
+    The mean of both is better than either, as in fine-tuning (Wortsman et al., CVPR 2022).
+    """
+    old = load_model(start, "segmenter").weights
+    return {
+        name: ((1 - share) * value + share * old[name]).astype(value.dtype)
+        for name, value in weights.items()
+    }
+
+
 def main() -> None:
     """Train round by round and write the model."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -103,6 +115,9 @@ def main() -> None:
     )
     options.add_argument("--start", help="base segmenter to go on from, at a lower learning rate")
     options.add_argument("--rate", type=float, help="highest learning rate")
+    options.add_argument(
+        "--share", type=float, default=0.0, help="of the start's weights in the result"
+    )
     options.add_argument(
         "--annotated", help="real ones as well: a sample sheet, a folder or a copick configuration"
     )
@@ -137,7 +152,8 @@ def main() -> None:
             card, weights, _ = train(pairs, base, settings)
             card["trained_on"] = f"{(number + 1) * arguments.tomograms} simulated tomograms"
             if arguments.start:
-                card["trained_on"] += f", after {base.card['trained_on']}"
+                before = load_model(arguments.start, "segmenter").card["trained_on"]
+                card["trained_on"] += f", after {before}"
             if real:
                 card["trained_on"] += " and " + ", ".join(pair.name for pair in real)
             save_model(folder, card, weights)
@@ -154,11 +170,18 @@ def main() -> None:
     if arguments.rate:
         command += f" --rate {arguments.rate:g}"
     card = {name: value for name, value in base.card.items() if name not in ("sha256", "history")}
+    weights = base.weights
+    if arguments.start and arguments.share:
+        weights = mean_weights(weights, arguments.start, arguments.share)
+        recipe["share"] = arguments.share
+        command += f" --share {arguments.share:g}"
+        # Those are of the weights as trained.
+        card |= {"metrics": {}, "calibration": {}, "groups": {}}
     # What is said of a user's annotation does not apply to simulated fields.
     card["warnings"] = []
     card["voxel_size_range"] = VOXEL_SIZE_RANGE
     card["recipe"] = {**recipe, "seed": arguments.seed, "command": command}
-    save_model(arguments.output, card, base.weights)
+    save_model(arguments.output, card, weights)
 
 
 if __name__ == "__main__":
