@@ -42,7 +42,7 @@ MEMBRANE = 40.0
 AXES = (0, 1, 2)
 ROOM = (36, 16, 16)
 # Fields of each case: the first half is for the figures, the rest for examples and annotation.
-FIELDS = 6
+FIELDS = 4
 PLACES = 40
 BORDER_OBJECTS_TOO = 0.15
 
@@ -79,7 +79,6 @@ class Imaging:
 
 
 CASES = {
-    "plain": Imaging(10.7, 0.3),
     "plain, noisy": Imaging(10.7, 0.1),
     "CTF": Imaging(10.7, 0.3, defocus=4.0),
     "CTF, noisy": Imaging(10.7, 0.1, defocus=4.0),
@@ -87,7 +86,6 @@ CASES = {
     "low-pass": Imaging(14.0, 0.3, lowpass=25.0),
     "coloured noise": Imaging(13.0, 0.3, colour=1.0),
     "bright, CTF": Imaging(10.7, 0.3, defocus=3.0, polarity="bright"),
-    "hardly any noise": Imaging(10.7, 2.0, lowpass=15.0),
     "coarse": Imaging(20.0, 0.4),
 }
 
@@ -390,7 +388,7 @@ Mean:
 
 ## Naming
 
-Correctly separated objects of three tomograms of each case; examples from three others (means of
+Correctly separated objects of two tomograms of each case; examples from two others (means of
 3 draws), or the shipped head, which knows 15 kinds and has seen no example.
 
 {_markdown(names)}
