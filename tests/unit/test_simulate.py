@@ -19,7 +19,12 @@ from tomocensus.simulate import (
 from tomocensus.simulate.__main__ import main as simulate_command
 from tomocensus.simulate.conditions import CONDITIONS, draw_conditions
 from tomocensus.simulate.finish import DENOISERS, ENCODINGS
-from tomocensus.simulate.microscope import SCHEMES, contrast_transfer, projection_matrix
+from tomocensus.simulate.microscope import (
+    CORRECTIONS,
+    SCHEMES,
+    contrast_transfer,
+    projection_matrix,
+)
 from tomocensus.simulate.scenes import FIELD
 from tomocensus.volume import Volume
 
@@ -228,13 +233,16 @@ def test_wide_conditions_are_drawn():
         draw_conditions(np.random.default_rng(seed), 1000.0, {"voxel_size": 12.0, "tilt_range": 60})
         for seed in range(200)
     ]
-    assert {made["correction"] for made in drawn} == {"none", "flip", "wiener"}
+    assert {made["correction"] for made in drawn} == set(CORRECTIONS)
     assert {made["denoiser"] for made in drawn} == set(DENOISERS)
     assert {made["encoding"] for made in drawn} == set(ENCODINGS)
     assert {made["scheme"] for made in drawn} == set(SCHEMES)
     assert min(made["tilt_step"] for made in drawn) == 1
     assert max(made["tilt_step"] for made in drawn) == 5
     assert 0.2 < np.mean([made["lamella"] < 1 for made in drawn]) < 0.6
+    plain = [made for made in drawn if made["correction"] == "ideal"]
+    assert 0.05 < len(plain) / 200 < 0.25
+    assert not any(made["proteins"] or made["ice"] or made["gain"] for made in plain)
     # Deconvolution in three dimensions is for what was not corrected before.
     assert all(made["correction"] == "none" for made in drawn if made["deconvolution"])
     assert all(made["clip"] for made in drawn if made["encoding"] != "float32")

@@ -7,6 +7,7 @@ from scipy import ndimage
 from tomocensus.simulate import Imaging, image_labels
 from tomocensus.simulate.finish import deconvolve, denoise, encode, shade
 from tomocensus.simulate.microscope import (
+    CORRECTIONS,
     accumulated_dose,
     contrast_transfer,
     damage,
@@ -70,7 +71,7 @@ def test_an_asymmetric_tilt_range_leaves_an_asymmetric_wedge(rng):
     assert gap_in_xz(made, 75, 88) < 0.05
 
 
-@pytest.mark.parametrize("correction", ["none", "flip", "wiener"])
+@pytest.mark.parametrize("correction", CORRECTIONS)
 @pytest.mark.parametrize("sirt", [0, 12])
 def test_the_asked_snr_is_reached_under_every_correction(correction, sirt):
     density = spots()

@@ -10,6 +10,8 @@ from tomocensus.simulate.finish import Finish
 from tomocensus.simulate.microscope import Imaging
 from tomocensus.simulate.specimen import Specimen
 
+# Share of tomograms like those of plain simulators: whoever tests a program makes such ones.
+PLAIN = 0.15
 CONDITIONS = tuple(field.name for part in (Imaging, Specimen, Finish) for field in fields(part))
 
 
@@ -35,6 +37,8 @@ def draw_conditions(rng: np.random.Generator, depth: float, known: dict) -> dict
     made.update(_reconstruction(rng))
     made.update(_specimen(rng, depth))
     made.update(_grey_values(rng))
+    if rng.random() < PLAIN:
+        made.update(_plain(rng))
     return made
 
 
@@ -144,4 +148,22 @@ def _grey_values(rng):
         "clip": _chance(rng, limit, 2.5, 6),
         "scale": scale,
         "offset": scale * _chance(rng, 0.5, -4, 4),
+    }
+
+
+def _plain(rng):
+    """Draw what a simulation without a microscope has: wedge and noise, and little else."""
+    nothing = {field.name: field.default for part in (Specimen, Finish) for field in fields(part)}
+    return {
+        **nothing,
+        "cytosol": _chance(rng, 0.5, 0.0, 0.3),
+        "grain": _chance(rng, 0.7, 0.0, 0.3),
+        "correction": str(rng.choice(["ideal", "flip"], p=[0.75, 0.25])),
+        "sirt_iterations": int(rng.integers(5, 31)) if rng.random() < 0.2 else 0,
+        "noise_fall": _chance(rng, 0.4, 0.1, 1.0, 1.0),
+        "sharp": bool(rng.random() < 0.7),
+        "jitter": 0.0,
+        "drift": 0.0,
+        "outliers": 0.0,
+        "missed": 0.0,
     }

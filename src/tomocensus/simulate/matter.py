@@ -62,8 +62,8 @@ def _vesicle(rng, depth, texture, points, size):
         inside = rng.uniform(0.1, 0.6) + rng.uniform(0.1, 0.4) * texture
         density += np.where(depth < -60, inside, 0)
     elif what == "core":
-        # Secretory granules: a dense ball with a clear rim.
-        rim = rng.uniform(100, 0.6 * max(-depth.min(), 200))
+        # Secretory granules: a dense ball with a narrow clear rim.
+        rim = rng.uniform(70, max(0.35 * -depth.min(), 90))
         density += np.where(depth < -rim, rng.uniform(0.6, 1.1) + 0.15 * texture, 0)
     elif what == "coated":
         period = rng.uniform(120, 300)
@@ -79,11 +79,11 @@ def _mitochondrion(rng, depth, texture, points, size):
     density += bilayer(depth, inner, size)
     membrane |= in_bilayer(depth, inner, size) & (depth <= 0)
     matrix = rng.uniform(0.15, 0.6) + rng.uniform(0.05, 0.25) * texture
-    period = rng.uniform(500, 1100)
+    period = rng.uniform(350, 1100)
     phase = _plane_wave(rng, points, period)
     # Distance to the middle of the nearest crista; each is a fold, hence two membranes.
     away = np.abs((phase / (2 * np.pi) + 0.5) % 1 - 0.5) * period
-    half = rng.uniform(45, 110)
+    half = rng.uniform(0.06, 0.14) * period
     present = (_patches(rng, points, rng.uniform(900, 2500)) > rng.uniform(-1, 0.4)) & (
         depth < inner
     )
@@ -119,7 +119,8 @@ def _plasma_membrane(rng, depth, texture, points, size):
 
 
 def _lipid_droplet(rng, depth, texture, points, size):
-    inside = rng.uniform(-0.3, 0.7) + rng.uniform(0, 0.1) * texture
+    # Lipid looks even, and denser than the cytosol; hardly ever as clear as a vesicle.
+    inside = rng.uniform(0.15, 0.9) + rng.uniform(0, 0.1) * texture
     return np.where(depth < 0, inside, 0) + rng.uniform(0.3, 0.9) * layer(depth, -15, 20), None
 
 
@@ -129,14 +130,34 @@ def _dense_body(rng, depth, texture, points, size):
 
 def _virus_like_particle(rng, depth, texture, points, size):
     density, membrane = _outer(depth, size)
-    density += rng.uniform(0.4, 1.0) * layer(depth, -rng.uniform(110, 160), 40)
-    if rng.random() < 0.4:
-        core = rng.uniform(0.2, 0.8) + 0.2 * texture
-        density += np.where(depth < -rng.uniform(200, 300), core, 0)
+    form = rng.random()
+    if form < 0.65:
+        # Immature: a lattice below the membrane, around something or nothing.
+        density += rng.uniform(0.4, 1.0) * layer(depth, -rng.uniform(110, 160), 40)
+        if form < 0.25:
+            core = rng.uniform(0.2, 0.8) + 0.2 * texture
+            density += np.where(depth < -rng.uniform(200, 300), core, 0)
+    else:
+        density += np.where(depth < -60, _capsid(rng, depth, texture, points), 0)
     if rng.random() < 0.5:
         spikes = _patches(rng, points, rng.uniform(100, 200)) > 0.5
         density += np.where(spikes, 0.6 * layer(depth, 60, 50), 0)
     return density, membrane
+
+
+def _capsid(rng, depth, texture, points):
+    """Return the density of a mature particle: a core, round or a cone, in a clear lumen."""
+    radius = max(-float(depth.min()), 1.0)
+    core = depth + rng.uniform(0.35, 0.65) * radius
+    way = rng.normal(size=3)
+    way /= np.linalg.norm(way)
+    along = way @ (points - points[:, [int(depth.argmin())]])
+    core = core + rng.uniform(0, 0.5) * along
+    full = rng.uniform(0.5, 1.3) + rng.uniform(0, 0.25) * texture
+    if rng.random() < 0.4:
+        # A shell with little in it.
+        full = full * np.where(core > -rng.uniform(50, 90), 1.0, rng.uniform(0.2, 1.0))
+    return np.where(core < 0, full, rng.uniform(0, 0.25))
 
 
 def _microtubule(rng, depth, texture, points, size):

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import fft, ndimage, sparse
 
 SCHEMES = ("dose-symmetric", "bidirectional", "continuous")
-CORRECTIONS = ("none", "flip", "wiener")
+CORRECTIONS = ("none", "flip", "wiener", "ideal")
 LOWPASSES = ("exponential", "butterworth")
 # Rows that are measured where the signal-to-noise ratio needs a reconstruction of its own.
 PROBE = slice(None, None, 8)
@@ -54,7 +54,7 @@ class Imaging:
     missed : float
         Largest share of an image that is lost at one of its borders.
     correction : str
-        Of the CTF: one of `CORRECTIONS`.
+        Of the CTF: one of `CORRECTIONS`; ``ideal`` for images without any.
     sirt_iterations : int
         Weighting as after so many SIRT iterations; 0 for the plain ramp.
     lowpass : str
@@ -476,6 +476,8 @@ class _Optics:
     def _seen(self, spectrum, defocus, assumed):
         """Return an image after the CTF and the flip of its phases."""
         transfer = self.transfer(defocus)
+        if self.imaging.correction == "ideal":
+            return fft.irfft2(spectrum, s=self.shape).astype(np.float32)
         # Correction flips phases only: amplitudes near the zeros stay lost.
         if self.imaging.correction != "none":
             known = transfer if assumed == defocus else self.transfer(assumed)

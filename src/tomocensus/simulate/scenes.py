@@ -15,7 +15,7 @@ from tomocensus.simulate import matter, shapes
 KINDS = {
     "plasma_membrane": ((30, 36), 0.5),
     "nuclear_envelope": ((140, 260), 0.5),
-    "mitochondrion": ((380, 850), 8),
+    "mitochondrion": ((380, 1300), 8),
     "golgi": ((700, 1800), 2),
     "autophagosome": ((450, 1100), 3),
     "lipid_droplet": ((300, 1100), 5),
@@ -62,6 +62,7 @@ class Scene:
     hosts: list = field(default_factory=list, repr=False)
     filled: int = 0
     texture: np.ndarray | None = field(default=None, repr=False)
+    grain: float = 1.0
 
 
 def draw_scene(
@@ -75,6 +76,7 @@ def draw_scene(
     attempts: int = 12,
     start: Scene | None = None,
     cut_filaments: bool = False,
+    grain: float = 1.0,
 ) -> Scene:
     """Place objects until each kind's number is reached or there is no room.
 
@@ -102,6 +104,8 @@ def draw_scene(
     cut_filaments : bool
         Filaments end where they meet an object; else one that meets any is not placed, and in a
         crowd hardly one is.
+    grain : float
+        Factor on the texture of all matter; 0 for the even objects of plain simulations.
 
     Returns
     -------
@@ -111,6 +115,7 @@ def draw_scene(
         label.
     """
     scene = start or empty_scene(rng, shape)
+    scene.grain = grain
     volume = np.prod(shape) * voxel_size**3 / FIELD
     limits = _limits(rng, occupied)
     for kind in _order(rng, cut_filaments, occupied < 1):
@@ -129,7 +134,8 @@ def draw_scene(
                     break
                 if _place(rng, scene, kind, radius, voxel_size, touching, most, cut_filaments):
                     break
-    _crowd(rng, scene, voxel_size)
+    if grain:
+        _crowd(rng, scene, voxel_size)
     return scene
 
 
@@ -421,7 +427,7 @@ def _write(rng, scene, kind, box, distance, body, levels, voxel_size, radius):
     at = np.unravel_index(where, distance.shape)
     spots = tuple(axis + side.start for axis, side in zip(at, box, strict=True))
     points = np.stack(spots).astype(np.float32) * np.float32(voxel_size)
-    arguments = (rng, depth * voxel_size, scene.texture[spots])
+    arguments = (rng, depth * voxel_size, scene.grain * scene.texture[spots])
     if kind == "golgi":
         u, v, w = (axis * voxel_size for axis in body.frame([part for part in np.stack(spots)]))
         density, membrane = matter.golgi(*arguments, u, v, w, levels, voxel_size)

@@ -94,6 +94,9 @@ def simulate_tomogram(
         low, high = OCCUPIED_CROWDED if crowded else OCCUPIED
         chosen["occupied"] = 1.0 if preset == "demo" else float(_aside(seed, 11).uniform(low, high))
     room["occupied"] = chosen["occupied"]
+    if preset != "demo":
+        # Real matter is grainy, that of many simulations is even.
+        room["grain"] = float(_aside(seed, 13).choice([1.0, 0.4, 0.0], p=[0.7, 0.15, 0.15]))
     if chosen["abundance"] is None:
         chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
     scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
