@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from classify import forest_guesses, untrained
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from sklearn.metrics import f1_score, roc_auc_score
@@ -326,6 +327,15 @@ def naming(fields, polarity: str, encoder: Model, default: Model) -> pd.DataFram
             examples = _examples(others, each, seed)
             head = _head(known, examples, encoder)
             guesses.append(_named(head, known, test).assign(head=f"{each} examples", draw=seed))
+    blank = untrained(encoder)
+    unknowing = described(seen, blank, np.array(places))
+    for seed in range(3):
+        examples = _examples(others, 10, seed)
+        ways = {
+            "10, untrained encoder": _named(_head(unknowing, examples, blank), unknowing, test),
+            "10, forest on shape": forest_guesses(known, examples, test, seed),
+        }
+        guesses += [found.assign(head=head, draw=seed) for head, found in ways.items()]
     for kind in sorted(set(others["class"]) & set(test["class"])):
         examples = _examples(others[others["class"] != kind], 10, 0)
         found = _named(_head(known, examples, encoder), known, test)
@@ -441,7 +451,8 @@ Mean:
 ## Naming
 
 Correctly separated objects of two tomograms of each case; examples from two others (means of
-3 draws), or the shipped head, which knows 15 kinds and has seen no example.
+3 draws), or the shipped head, which knows 15 kinds and has seen no example. Beside it, with 10
+examples: the same network untrained, and a random forest on size and shape.
 
 {_markdown(names)}
 
