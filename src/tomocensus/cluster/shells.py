@@ -22,7 +22,10 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
     mask : numpy.ndarray
         Boolean, ``(nz, ny, nx)``.
     """
-    filled = _fill_planes(mask)
+    # Rings that a pinhole opens: those of the mask with gaps of two voxels closed.
+    closed = _close_gaps(mask)
+    lumens = _fill_planes(closed) & ~closed
+    filled = _fill_planes(mask | lumens)
     lumens = filled & ~mask
     if lumens.any():
         # A slice whose ring is torn lies between slices whose rings are not.
@@ -31,9 +34,25 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
         )
         filled |= bridged[3:-3]
         # A closed shell's torn slices are closed rings along both other axes.
-        across = [_fill_planes(mask.swapaxes(0, axis)).swapaxes(0, axis) for axis in (1, 2)]
+        across = [_fill_planes(filled.swapaxes(0, axis)).swapaxes(0, axis) for axis in (1, 2)]
         filled |= across[0] & across[1]
     return filled
+
+
+def _close_gaps(mask: np.ndarray) -> np.ndarray:
+    """Close gaps of up to two voxels: dilated, then eroded, by a cube of three voxels."""
+    wide = np.pad(mask, 1)
+    for invert in (False, True):
+        wide = ~wide if invert else wide
+        for axis in range(3):
+            before = wide.copy()
+            low, high = (
+                tuple(side if a == axis else slice(None) for a in range(3))
+                for side in (slice(None, -1), slice(1, None))
+            )
+            wide[low] |= before[high]
+            wide[high] |= before[low]
+    return ~wide[1:-1, 1:-1, 1:-1]
 
 
 def _fill_planes(mask: np.ndarray) -> np.ndarray:
