@@ -116,7 +116,7 @@ def _split(mask, solidity, neck, edge, smallest, fine=False):
         graph.merge(_one_small_object(solidity, neck))
     else:
         graph.merge_shallow(smallest)
-        graph.merge(_one_object(solidity, neck, walls=edge is not None))
+        graph.merge(one_object(solidity, neck, walls=edge is not None))
     return graph.result()
 
 
@@ -334,7 +334,7 @@ def _areas(basins, root, parts, centre, normal, reach, half, low, high):
 DROP = 0.6
 
 
-def _one_object(solidity: float, neck: float, walls: bool):
+def one_object(solidity: float, neck: float, walls: bool):
     """Return the rule that tells whether two neighbouring parts are one object.
 
     A crease, where two surfaces meet at an angle, is evidence for two objects even where it is
@@ -378,7 +378,7 @@ def _one_small_object(solidity: float, neck: float):
             wide = (wide + ratio) / 2
             soft = np.interp(min(graph.peak[a], graph.peak[b]), (8, 16), (0.45, 0.6))
             sharp = graph.sharpness(a, b) + 0.5 * (steep - 0.2)
-            if wide > 0.88 and step < DROP:
+            if wide > 0.9 and step < DROP:
                 return True
             if wide >= np.interp(sharp, (soft, soft + 0.15), (waist, crease)):
                 return True

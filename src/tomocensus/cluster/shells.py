@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from scipy import ndimage
 
-from tomocensus.cluster.necks import Basins, find_basins
+from tomocensus.cluster.necks import Basins, find_basins, one_object
 from tomocensus.cluster.smoothing import smooth
 from tomocensus.cluster.solidity import digital_solidity
 
@@ -96,7 +96,9 @@ def find_lumens(
     lumens = np.zeros(mask.shape, np.int32)
     graph = Basins(basins, depth, count)
     graph.merge_shallow(1.0, thin=2.0)
-    graph.merge(lambda _, a, b: graph.ratio(a, b) >= 0.8 or graph.solid(a, b, 0.93))
+    # Lumens join over smooth waists and wide openings, not through tears.
+    rule = one_object(0.93, 0.87, walls=False)
+    graph.merge(lambda _, a, b: graph.ratio(a, b) >= 0.8 or rule(graph, a, b))
     basins, _, _ = graph.result()
     walled, open_faces = _count_faces(basins, padded)
     basins = basins[inner]
