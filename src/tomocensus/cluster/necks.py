@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 
-import edt
 import numba
 import numpy as np
 from scipy import ndimage
 
+from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.smoothing import smooth
 from tomocensus.cluster.solidity import lattice_hull, reaches_solidity, row_extremes
 
@@ -23,13 +23,12 @@ def depth_map(mask: np.ndarray, edge: np.ndarray | None = None) -> np.ndarray:
     edge : numpy.ndarray, optional
         Boolean; where an outline is predicted. A wall inside the mask counts like its surface.
     """
-    inner = (slice(1, -1),) * 3
-    depth = edt.edt(np.pad(mask, 1), black_border=False)[inner]
+    depth = distance_inside(mask)
     if edge is not None:
         wall = mask & edge
         if wall.any():
             # The surface itself is predicted as outline too, one voxel deep: hence + 1.
-            depth = np.minimum(depth, edt.edt(np.pad(~wall, 1, constant_values=True))[inner] + 1)
+            depth = np.minimum(depth, distance_inside(~wall, border=False) + 1)
     return (smooth(depth, SIGMA) + np.float32(SIGMA)) * mask
 
 
@@ -66,7 +65,7 @@ def split_at_necks(mask, solidity=0.98, neck=0.8, edge=None, smallest=1.0):
         ``whole``, ``split`` or ``merged`` for each part.
     """
     small = edge is None and mask.size < FINE_VOXELS
-    if small and edt.edt(np.pad(mask, 1), black_border=False).max() < FINE_DEPTH:
+    if small and distance_inside(mask).max() < FINE_DEPTH:
         return _split_fine(mask, solidity, neck, smallest)
     return _split(mask, solidity, neck, edge, smallest)
 
@@ -116,7 +115,7 @@ def _split(mask, solidity, neck, edge, smallest, fine=False):
         graph.merge(_one_small_object(solidity, neck))
     else:
         graph.merge_shallow(smallest)
-        graph.merge(one_object(solidity, neck, walls=edge is not None))
+        graph.merge(_one_object(solidity, neck, walls=edge is not None))
     return graph.result()
 
 
@@ -334,7 +333,7 @@ def _areas(basins, root, parts, centre, normal, reach, half, low, high):
 DROP = 0.6
 
 
-def one_object(solidity: float, neck: float, walls: bool):
+def _one_object(solidity: float, neck: float, walls: bool):
     """Return the rule that tells whether two neighbouring parts are one object.
 
     A crease, where two surfaces meet at an angle, is evidence for two objects even where it is

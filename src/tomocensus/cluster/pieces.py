@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import cc3d
-import edt
 import numpy as np
 from scipy import ndimage
 
+from tomocensus.cluster.distances import distance_inside, nearest_labels
 from tomocensus.cluster.necks import split_at_necks
 from tomocensus.cluster.outlines import ROOM, borders, regrow, split_by_outlines
-from tomocensus.cluster.shells import fill_slices, find_lumens, find_shared_walls
+from tomocensus.cluster.shells import (
+    fill_slices,
+    find_lumens,
+    find_shared_walls,
+    open_share,
+)
 from tomocensus.cluster.smoothing import chances, widened
 from tomocensus.cluster.solidity import digital_solidity
 
 # Least part of a component that convex objects must make up to be built from torn shells' lumens.
 LUMINAL = 0.2
+# Part of the surface of filled lumens without membrane from which shells count as torn.
+TORN = 0.2
 # Digital solidity from which a piece counts as convex.
 CONVEX = 0.85
 
@@ -49,9 +56,8 @@ def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]
     lumens = find_lumens(crop, smallest=0.2 * smallest)
     if not lumens.any():
         return []
-    distance, nearest = ndimage.distance_transform_edt(lumens == 0, return_indices=True)
-    near = (distance <= _wall(crop, distance) + 1) & crop
-    objects = np.where(near, lumens[tuple(nearest)], lumens)
+    # One voxel more than the wall, for its surface is rough.
+    objects = np.where(crop, nearest_labels(lumens, _wall(crop, lumens) + 1), lumens)
     pieces = []
     for label, box in enumerate(ndimage.find_objects(objects), start=1):
         piece = objects[box] == label
@@ -69,18 +75,18 @@ def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]
     return pieces
 
 
-def _wall(crop: np.ndarray, distance: np.ndarray) -> float:
+def _wall(crop: np.ndarray, lumens: np.ndarray) -> float:
     """Return how thick the membrane around lumens is, in voxels.
 
     Parameters
     ----------
     crop : numpy.ndarray
         Bool, the membrane and what touches it.
-    distance : numpy.ndarray
-        To the nearest lumen, voxels.
+    lumens : numpy.ndarray
+        Labels, 0 outside.
     """
-    depth = edt.edt(np.pad(crop, 1), black_border=False)[1:-1, 1:-1, 1:-1]
-    beside = crop & (distance <= 2.5)
+    depth = distance_inside(crop)
+    beside = crop & (nearest_labels(lumens, 2.5) > 0)
     half, reach = float(np.median(depth[beside])), 0.0
     # Of a wall of two or three voxels that is all.
     while half > max(1.2, reach - 0.5):
@@ -157,14 +163,22 @@ def _regrown(pieces, start, regions) -> list[Piece]:
 
 def separate(crop, start, number, edge, parameters, smallest) -> list[Piece]:
     """Turn one component into pieces, with lumens where slice-wise filling leaves shells open."""
-    pieces = _by_necks(crop, start, number, edge, parameters, smallest)
+    given = (start, number, edge, parameters, smallest)
     voxels = np.count_nonzero(crop)
+    filled = fill_slices(crop) if parameters.fill else crop
     if not (parameters.fill and parameters.convexity) or voxels < 2 * smallest:
-        return pieces
+        return _by_necks(crop, *given, filled)
+    others = None
+    if open_share(crop, filled) > TORN:
+        # Most likely the lumens explain it, and the necks need not be looked at.
+        others = _with_lumens(crop, *given)
+        if _convex_voxels(others) >= 0.8 * sum(piece.voxels for piece in others) > 0:
+            return others
+    pieces = _by_necks(crop, *given, filled)
     total = sum(piece.voxels for piece in pieces)
     if _convex_voxels(pieces) >= 0.8 * total or any(_sparse(piece) for piece in pieces):
         return pieces
-    others = _with_lumens(crop, start, number, edge, parameters, smallest)
+    others = _with_lumens(crop, *given) if others is None else others
     if voxels < 4 * smallest and any(_large_and_bent(piece, smallest) for piece in others):
         # Too little membrane for a shell beside something else: a part of a bent shell it is.
         return pieces
@@ -187,9 +201,10 @@ def _sparse(piece: Piece) -> bool:
     return piece.solidity < 0.05 and piece.origin == "sheet"
 
 
-def _by_necks(crop, start, number, edge, parameters, smallest) -> list[Piece]:
+def _by_necks(crop, start, number, edge, parameters, smallest, filled=None) -> list[Piece]:
     """Fill one component, judge it and split it where necks say so."""
-    filled = fill_slices(crop) if parameters.fill else crop
+    if filled is None:
+        filled = fill_slices(crop) if parameters.fill else crop
     gained = int(np.count_nonzero(filled)) - int(np.count_nonzero(crop))
     how = "slices" if gained else "none"
     if np.count_nonzero(filled) < smallest:
@@ -229,5 +244,5 @@ def _is_sheet(mask: np.ndarray, solidity: float) -> bool:
     """Tell sheets and nets, whose hull means nothing: hollow hull, thin everywhere."""
     if solidity >= 0.4:
         return False
-    thickness = float(edt.edt(np.pad(mask, 1), black_border=False).max())
+    thickness = float(distance_inside(mask).max())
     return np.count_nonzero(mask) > 500 * thickness**3

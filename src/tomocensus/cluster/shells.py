@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import cc3d
-import edt
 import fill_voids
 import numba
 import numpy as np
 from scipy import ndimage
 
-from tomocensus.cluster.necks import Basins, find_basins, one_object
+from tomocensus.cluster.distances import distance_inside
+from tomocensus.cluster.necks import Basins, find_basins
 from tomocensus.cluster.smoothing import smooth
 from tomocensus.cluster.solidity import digital_solidity
 
@@ -64,6 +64,20 @@ def _fill_planes(mask: np.ndarray) -> np.ndarray:
     return filled
 
 
+def open_share(mask: np.ndarray, filled: np.ndarray) -> float:
+    """Return which part of the surface of filled lumens has no membrane; 0 where there are none.
+
+    Parameters
+    ----------
+    mask, filled : numpy.ndarray
+        Boolean, one component before and after `fill_slices`.
+    """
+    if np.count_nonzero(mask) == np.count_nonzero(filled):
+        return 0.0
+    walled, opened = _count_faces((filled & ~mask).view(np.uint8), mask)
+    return float(opened[1] / (opened[1] + walled[1]))
+
+
 def find_lumens(
     mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87, smallest: float = 1.0
 ) -> np.ndarray:
@@ -91,14 +105,22 @@ def find_lumens(
     # The caps are missing where the crop ends: room for the basins outside.
     padded = np.pad(mask, 4)
     inner = (slice(4, -4),) * 3
-    depth = smooth(edt.edt(~padded, black_border=False), 0.7) * ~padded
-    basins, count = find_basins(depth)
+    depth = smooth(distance_inside(~padded, border=False), 0.7) * ~padded
+    basins, count = _one_outside(*find_basins(depth))
     lumens = np.zeros(mask.shape, np.int32)
     graph = Basins(basins, depth, count)
     graph.merge_shallow(1.0, thin=2.0)
-    # Lumens join over smooth waists and wide openings, not through tears.
-    rule = one_object(0.93, 0.87, walls=False)
-    graph.merge(lambda _, a, b: graph.ratio(a, b) >= 0.8 or rule(graph, a, b))
+
+    def one_lumen(graph, a, b):
+        if graph.ratio(a, b) >= 0.8:
+            return True
+        if a == OUTSIDE:
+            return False
+        # Over smooth waists, not through tears.
+        waisted = graph.ratio(a, b) >= WAIST and graph.sharpness(a, b) < SMOOTH
+        return waisted or graph.solid(a, b, 0.93)
+
+    graph.merge(one_lumen)
     basins, _, _ = graph.result()
     walled, open_faces = _count_faces(basins, padded)
     basins = basins[inner]
@@ -113,6 +135,25 @@ def find_lumens(
             found += 1
             lumens[box][part] = found
     return lumens
+
+
+# Lumens join over a neck of this part of the thinner width, where it is less of a crease than that.
+WAIST = 0.57
+SMOOTH = 0.4
+# Number of the basin that reaches the border of the array.
+OUTSIDE = 1
+
+
+def _one_outside(basins: np.ndarray, count: int) -> tuple[np.ndarray, int]:
+    """Make one of all basins that reach the border; the others keep their order."""
+    outside = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for end in (0, -1):
+            outside[basins.take(end, axis)] = True
+    outside[0] = False
+    number = np.cumsum(~outside, dtype=np.int32) - 1 + OUTSIDE
+    number[outside], number[0] = OUTSIDE, 0
+    return number[basins], int(number.max())
 
 
 @numba.njit(cache=True, nogil=True)
@@ -173,11 +214,11 @@ def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.
         return None
     lumens = np.where(convex[lumens], lumens, 0).astype(np.int32)
     beside = mask & ndimage.maximum_filter(lumens > 0, size=3)
-    thick = edt.edt(np.pad(mask, 1), black_border=False)[1:-1, 1:-1, 1:-1]
+    thick = distance_inside(mask)
     inner = ndimage.maximum_filter(thick, size=3)[beside]
     reach = int(np.ceil(2 * np.median(inner)))
     # The bars of a net are no membranes: what parts lumens is thin compared with them.
-    wide = 2 * edt.edt(np.pad(lumens, 1), black_border=False).max()
+    wide = 2 * distance_inside(lumens > 0).max()
     if wide < 2.5 * reach:
         return None
     largest = ndimage.maximum_filter(lumens, size=2 * reach + 1)
