@@ -329,6 +329,8 @@ def _areas(basins, root, parts, centre, normal, reach, half, low, high):
     return areas
 
 
+# Half-widths (voxels) of the thinner part between which a smooth waist is cut ever more readily.
+LIMITS = (2.2, 2.9)
 # Voxels of the finer grid by which a wide neck's cross-section must rise to both sides.
 DROP = 0.6
 
@@ -366,12 +368,15 @@ def _one_small_object(solidity: float, neck: float):
     neck are means over many voxels. So both are asked how wide the neck is and how like a crease.
     """
     crease = min(neck + 0.13, 0.93)
-    waist = max(neck - 0.3, 0.0)
+    cut = max(neck - 0.3, 0.0)
 
     def rule(graph: Basins, a: int, b: int) -> bool:
         ratio = graph.ratio(a, b)
         if ratio >= 0.96:
             return True
+        # In voxels; the thinner, the more of a neck may be half a voxel's error.
+        thick = min(graph.peak[a], graph.peak[b]) / 2
+        waist = np.interp(thick, LIMITS, (0.8 * cut, cut))
         if ratio >= waist:
             wide, steep, step = graph.cross_sections(a, b)
             wide = (wide + ratio) / 2

@@ -13,6 +13,9 @@ from tomocensus.cluster.necks import Basins, find_basins
 from tomocensus.cluster.smoothing import smooth
 from tomocensus.cluster.solidity import digital_solidity
 
+# Least part of a mask's voxels that lumens opened by pinholes must have.
+PINHOLED = 0.1
+
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
     """Fill closed rings in every XY slice: shells whose caps the missing wedge took become solid.
@@ -22,10 +25,13 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
     mask : numpy.ndarray
         Boolean, ``(nz, ny, nx)``.
     """
+    filled = _fill_planes(mask)
     # Rings that a pinhole opens: those of the mask with gaps of two voxels closed.
     closed = _close_gaps(mask)
-    lumens = _fill_planes(closed) & ~closed
-    filled = _fill_planes(mask | lumens)
+    whole = _fill_planes(mask | (_fill_planes(closed) & ~closed))
+    # A ragged mask has many pores; only the lumen of a shell is as large as that.
+    if np.count_nonzero(whole) - np.count_nonzero(filled) > PINHOLED * np.count_nonzero(mask):
+        filled = whole
     lumens = filled & ~mask
     if lumens.any():
         # A slice whose ring is torn lies between slices whose rings are not.
