@@ -99,7 +99,7 @@ def describe(
     labels: np.ndarray,
     objects: np.ndarray,
     probability: np.ndarray,
-    voxel_size: float,
+    voxel_size: np.ndarray,
 ) -> pd.DataFrame:
     """Describe every instance; probabilities are those of its unfilled voxels.
 
@@ -133,7 +133,7 @@ def describe(
         {
             "instance": np.arange(1, len(pieces) + 1),
             "voxels": voxels,
-            "volume_angstrom3": voxels * float(voxel_size) ** 3,
+            "volume_angstrom3": voxels * float(np.prod(voxel_size)),
             "solidity": [piece.solidity for piece in pieces],
             "origin": [piece.origin for piece in pieces],
             "component": [piece.component for piece in pieces],
