@@ -22,6 +22,7 @@ from tomocensus.cluster.smoothing import chances, smooth_box, smooth_slabs
 from tomocensus.cluster.solidity import digital_solidity
 from tomocensus.cluster.table import describe, paint
 from tomocensus.errors import InputError
+from tomocensus.volume import release_pages, releasing
 
 # Where outlines part, objects are judged as a whole (`minimum_probability`), so fainter voxels may
 # join in: this part of the threshold.
@@ -70,7 +71,9 @@ class Clustering:
     facts: dict = field(default_factory=dict)
 
 
-def decode_probability(data: np.ndarray, scale: float | None = None) -> np.ndarray:
+def decode_probability(
+    data: np.ndarray, scale: float | None = None, scratch: str | Path | None = None
+) -> np.ndarray:
     """Turn another program's map into float32 probabilities.
 
     Parameters
@@ -79,11 +82,16 @@ def decode_probability(data: np.ndarray, scale: float | None = None) -> np.ndarr
         Binary mask or map.
     scale : float, optional
         The value that means certainty: 1, 100 or 255. By default judged from the largest value.
+    scratch : path, optional
+        Existing folder for the result, as of :func:`cluster`.
     """
     if scale is None:
         largest = float(np.max(data)) if data.size else 1.0
         scale = 1.0 if largest <= 1 else 100.0 if largest <= 100 else 255.0
-    return np.clip(np.asarray(data, dtype=np.float32) / np.float32(scale), 0, 1)
+    decoded = _zeros(data.shape, np.float32, scratch)
+    for index in releasing(range(len(data)), decoded, data):
+        decoded[index] = np.clip(np.asarray(data[index], np.float32) / np.float32(scale), 0, 1)
+    return decoded
 
 
 def cluster(
@@ -117,7 +125,7 @@ def cluster(
     threads : int
         Components are handled in parallel; the result does not depend on it.
     mask : numpy.ndarray, optional
-        Voxels outside are background.
+        Voxels of 0 and less are background.
     slab : int
         Slices labelled at a time; the result does not depend on it.
     scratch : path, optional
@@ -182,6 +190,9 @@ class _Job:
 
     def __call__(self, number: int) -> list[Piece]:
         """Return the pieces of a component."""
+        if number % 64 == 0:
+            for array in (self.components, self.probability, self.boundary):
+                release_pages(array)
         box = self.boxes[number - 1]
         crop = self.components[box] == number
         start = tuple(side.start for side in box)
@@ -270,12 +281,15 @@ def _objects(probability, boundary, mask, parameters, scratch) -> tuple[np.ndarr
 def _mark(objects, probability, threshold, binary, mask) -> None:
     """Set `objects` to the voxels from the threshold on, and within the mask."""
     # A binary map needs no smoothing, nor floats.
-    for z, smoothed in [] if binary else smooth_slabs(probability, 1.0):
+    slabs = [] if binary else smooth_slabs(probability, 1.0)
+    for z, smoothed in releasing(slabs, objects, every=1):
         objects[z] = smoothed >= threshold if threshold > 0 else smoothed > 0
-    for plane, chance in zip(objects, probability, strict=True) if binary else ():
+    planes = zip(objects, probability, strict=True) if binary else ()
+    for plane, chance in releasing(planes, objects, probability):
         np.greater(chance, 0, out=plane)
-    for plane, allowed in zip(objects, mask, strict=True) if mask is not None else ():
-        plane &= np.asarray(allowed, dtype=bool)
+    planes = zip(objects, mask, strict=True) if mask is not None else ()
+    for plane, allowed in releasing(planes, objects, mask):
+        plane &= np.asarray(allowed) > 0
 
 
 def _is_binary(data: np.ndarray) -> bool:
@@ -283,7 +297,7 @@ def _is_binary(data: np.ndarray) -> bool:
     if data.dtype == bool:
         return True
     top = 100 if data.dtype.kind in "iu" else 1
-    return all(_only(np.ascontiguousarray(plane), top) for plane in data)
+    return all(_only(np.ascontiguousarray(plane), top) for plane in releasing(data, data))
 
 
 @numba.njit(cache=True, nogil=True)
