@@ -403,6 +403,25 @@ def test_a_parted_component_is_drawn_as_one_and_as_parts(tmp_path):
     assert "Parted components" not in build_report({}, table, counts_of(table))
 
 
+def test_parts_above_each_other_are_drawn_where_both_are_seen():
+    labels = np.zeros((20, 40, 40), np.int32)
+    labels[2:14, 10:30, 10:30] = 1
+    labels[12:18, 10:30, 10:20] = 2
+    tomogram = Volume(np.random.default_rng(0).normal(size=labels.shape).astype("f4"), 10.0)
+    clusters = pd.DataFrame(
+        {
+            "instance": [1, 2],
+            "component": [4, 4],
+            "origin": ["split", "split"],
+            "neck_ratio": [0.6, 0.5],
+            "voxels": [4600, 1200],
+        }
+    )
+    (split,) = split_pictures(tomogram, labels, clusters)
+    colours = {tuple(pixel) for pixel in rgba(split["after"])[..., :3].reshape(-1, 3)}
+    assert len(colours - {(n, n, n) for n in range(256)}) == 2
+
+
 def test_whole_objects_and_those_whose_other_parts_were_specks_are_not_drawn():
     tomogram, _, labels, _ = scene()
     clusters = pd.DataFrame(

@@ -107,7 +107,8 @@ def split_pictures(
             continue
         box = boxes[row.instance - 1]
         extent = max(side.stop - side.start for side in box[1:])
-        section = _Section(tomogram, inner_point(labels, row.instance, box), extent / _SPLIT_FILL)
+        point = _where_parts_meet(labels, row.instance, own, box)
+        section = _Section(tomogram, point, extent / _SPLIT_FILL)
         here = section.labels(labels)
         parts = [here == number for number in own if (here == number).any()]
         paints = [colour(index) for index in range(len(parts))]
@@ -121,6 +122,19 @@ def split_pictures(
             }
         )
     return drawn
+
+
+def _where_parts_meet(labels, number, own, box) -> tuple[int, int, int]:
+    """Return x, y, z at a part's middle, in the slice that shows most of it and of other parts."""
+    wide = tuple(slice(max(0, side.start - 2), side.stop + 2) for side in box)
+    near = labels[wide]
+    mine = near == number
+    others = np.isin(near, own) & ~mine
+    both = np.minimum(mine.sum(axis=(1, 2)), others.sum(axis=(1, 2)))
+    if not both.any():
+        return inner_point(labels, number, box)
+    _, y, x = ((side.start + side.stop - 1) // 2 for side in box)
+    return x, y, wide[0].start + int(both.argmax())
 
 
 class _Section:
