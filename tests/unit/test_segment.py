@@ -405,7 +405,7 @@ def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():
     expected[2] = np.nan
     one = TargetSlice("a", 0, np.zeros((3, 4, 4), np.float32), target, np.zeros((4, 4), bool))
     one.expected, one.held_out[1, :2] = expected, True
-    shifted = Patches([one], 4, np.random.default_rng(0)).targets[0][0]
+    shifted = Patches([one], 4, np.random.default_rng(0)).targets[0]
     assert (shifted[1, 0] == 1).all()  # annotated: 0
     assert (shifted[1, 1] == torch.tensor([0, 0, 101, 101])).all()  # held out, then 0.4
     assert (shifted[:, 2:] == 0).all()

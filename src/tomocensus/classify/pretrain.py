@@ -12,7 +12,9 @@ one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +25,24 @@ from tomocensus.atomic import atomic_path
 from tomocensus.classify.embeddings import Embeddings
 from tomocensus.classify.features import NAMES
 from tomocensus.classify.head import Prior, apply_head, best_temperature, fit_head, scores_of
-from tomocensus.classify.views import CLOSE, View, views
+from tomocensus.classify.views import CLOSE, SIDE, View, views
 from tomocensus.errors import InputError
 from tomocensus.inspect import inspect
 from tomocensus.io import read_volume
 from tomocensus.models import Model, load_model, save_model
 from tomocensus.progress import progress
 from tomocensus.samples import read_annotation, read_samples
+from tomocensus.simulate.scenes import KINDS
 from tomocensus.simulate.training import stored_tomogram
 from tomocensus.volume import Volume
 
 MOST_OF_A_KIND = 12
 SCALE = 16.0
+# Of a batch, which turn alike.
+GROUPS = 8
+# Training with --minutes: tomograms for prior and head, for the check, to wait for, and room for
+# crops (27 GB on the GPU).
+LATER, CHECKED, ENOUGH, ROOM = 160, 40, 60, 500_000
 # A user's tomograms are imaged alike, those of pretraining are not: there probabilities need less
 # softening (measured on data sets of one condition each, see benchmarks/classify.py).
 ALIKE = 2 / 3
@@ -185,78 +193,154 @@ def real_views(sheet: str | Path) -> tuple[list[View], np.ndarray, np.ndarray]:
     return seen, np.array(names), np.array(tomograms)
 
 
-def augment(view: View, rng: np.random.Generator) -> View:
-    """Return a view mirrored, turned about Z, with other contrast and noise; one close look less.
+class Objects:
+    """The views of objects, and augmented batches of them, on the device that learns from them.
 
-    All crops of an object turn alike.
+    Parameters
+    ----------
+    kinds : list of str
+        All that there may be.
+    capacity : int
+        Crops that there is room for; what comes when it is full is left out.
+    rng : numpy.random.Generator
+        Source of all choices.
+    device : str
+        ``cpu`` or ``cuda``.
     """
-    keep = np.ones(len(view.kinds), bool)
-    close = np.nonzero(view.kinds == CLOSE)[0]
-    if len(close) > 2:
-        keep[rng.choice(close, len(close) - 2, replace=False)] = False
-    crops = np.rot90(view.crops[keep].astype(np.float32), rng.integers(4), axes=(3, 4))
-    flips = [axis for axis in (2, 3, 4) if rng.random() < 0.5]
-    crops = np.flip(crops, flips).copy()
-    crops[:, 0] *= np.exp(rng.normal(0, 0.25))
-    crops[:, 0] += rng.normal(0, 0.15)
-    noise = rng.standard_normal(crops[:, 0].shape, dtype=np.float32)
-    crops[:, 0] += noise * np.float32(rng.uniform(0, 0.4))
-    return View(view.number, crops, view.kinds[keep], view.features)
+
+    def __init__(self, kinds: list[str], capacity: int, rng: np.random.Generator, device: str):
+        import torch
+
+        self.number = {kind: index for index, kind in enumerate(kinds)}
+        self.rng, self.device = rng, device
+        self.noise = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
+        shape = (capacity, 2, SIDE, SIDE, SIDE)
+        self.crops = torch.empty(shape, dtype=torch.float16, device=device)
+        self.filled = 0
+        self.rows: list[np.ndarray] = []
+        self.looks: list[np.ndarray] = []
+        self.features: list[np.ndarray] = []
+        self.target: list[int] = []
+        self.chance = np.zeros(0)
+
+    def add(self, seen: list[View], names: list[str] | np.ndarray) -> None:
+        """Take more objects; kinds are drawn by the square root of their number."""
+        import torch
+
+        for view, name in zip(seen, names, strict=True):
+            stop = self.filled + len(view.kinds)
+            if stop > len(self.crops):
+                break
+            self.crops[self.filled : stop] = torch.from_numpy(view.crops)
+            self.rows.append(np.arange(self.filled, stop))
+            self.looks.append(view.kinds)
+            self.features.append(view.features)
+            self.target.append(self.number[str(name)])
+            self.filled = stop
+        chance = 1 / np.sqrt(np.bincount(self.target))[self.target]
+        self.chance = chance / chance.sum()
+
+    def batch(self, size: int):
+        """Return crops, kinds, owners, features and classes of some objects, as tensors."""
+        import torch
+
+        chosen = self.rng.choice(len(self.rows), size, p=self.chance, replace=False)
+        kept = [self._fewer(index) for index in chosen]
+        counts = [len(keep) for keep in kept]
+        rows = np.concatenate([self.rows[i][keep] for i, keep in zip(chosen, kept, strict=True)])
+        looks = np.concatenate([self.looks[i][keep] for i, keep in zip(chosen, kept, strict=True)])
+        owners = np.repeat(np.arange(size), counts)
+        features = np.stack([self.features[index] for index in chosen])
+        target = np.array([self.target[index] for index in chosen])
+        looks, owners, features, target, rows = (
+            torch.from_numpy(array).to(self.device)
+            for array in (looks, owners, features, target, rows)
+        )
+        crops = self._turned(self.crops[rows].float(), np.cumsum([0, *counts]))
+        return self._contrast(crops, owners, size), looks, owners, features, target
+
+    def _fewer(self, index: int) -> np.ndarray:
+        """Return which crops of an object to show: at most two close looks."""
+        looks = self.looks[index]
+        keep = np.ones(len(looks), bool)
+        close = np.nonzero(looks == CLOSE)[0]
+        if len(close) > 2:
+            keep[self.rng.choice(close, len(close) - 2, replace=False)] = False
+        return np.nonzero(keep)[0]
+
+    def _turned(self, crops, ends: np.ndarray):
+        """Return crops turned about Z and mirrored; objects in groups of a few turn alike."""
+        import torch
+
+        parts = []
+        bounds = ends[np.linspace(0, len(ends) - 1, GROUPS + 1).round().astype(int)]
+        for start, stop in itertools.pairwise(bounds):
+            part = torch.rot90(crops[start:stop], int(self.rng.integers(4)), (3, 4))
+            parts.append(part.flip([axis for axis in (2, 3, 4) if self.rng.random() < 0.5]))
+        return torch.cat(parts)
+
+    def _contrast(self, crops, owners, size: int):
+        """Return crops with other contrast, brightness and noise, each object its own."""
+        import torch
+
+        draws = np.stack(
+            [
+                np.exp(self.rng.normal(0, 0.25, size)),
+                self.rng.normal(0, 0.15, size),
+                self.rng.uniform(0, 0.4, size),
+            ]
+        ).astype(np.float32)
+        draws = torch.from_numpy(draws).to(self.device)[:, owners, None, None, None]
+        noise = torch.randn(crops[:, 0].shape, generator=self.noise, device=self.device)
+        crops[:, 0] = crops[:, 0] * draws[0] + draws[1] + noise * draws[2]
+        return crops
 
 
 def train(
-    seen: list[View],
-    names: np.ndarray,
-    steps: int,
-    seed: int,
-    width: int,
-    dimensions: int,
+    objects: Objects,
+    settings: argparse.Namespace,
     start: Model | None = None,
-    rate: float | None = None,
+    more=None,
 ) -> dict[str, np.ndarray]:
     """Train the encoder; return its weights.
 
     The loss is the sum of a cosine softmax over the simulated kinds (Wang et al., CVPR 2018,
     without margin), which spreads the kinds, and a supervised contrastive loss (Khosla et al.,
-    NeurIPS 2020), which keeps near what is alike. Kinds are drawn by the square root of their
-    number.
+    NeurIPS 2020), which keeps near what is alike.
 
     Parameters
     ----------
-    seen : list of View
-        Objects.
-    names : numpy.ndarray
-        Kind of each.
-    steps, seed, width, dimensions : int
-        Optimiser's steps, seed, and size of the network.
+    objects : Objects
+        What to learn from.
+    settings : argparse.Namespace
+        ``steps`` or ``minutes``, ``seed``, ``width``, ``dimensions``, ``batch``, ``rate`` (highest
+        learning rate; 2e-3, or a fifth of it with `start`, if None).
     start : Model, optional
         Encoder of that size to start from.
-    rate : float, optional
-        Highest learning rate; by default 2e-3, and a fifth of it with `start`.
+    more : callable, optional
+        Called before each step; may add objects.
     """
     import torch
 
-    from tomocensus.classify.embeddings import batch
     from tomocensus.classify.encoder import Encoder, build, weights_of
 
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = (Encoder(width, dimensions) if start is None else build(start)).train().to(device)
-    highest = rate or (2e-3 if start is None else 4e-4)
-    kinds, target = np.unique(names, return_inverse=True)
-    directions = torch.nn.Parameter(torch.randn(len(kinds), dimensions, device=device))
+    torch.manual_seed(settings.seed)
+    torch.backends.cudnn.benchmark = settings.minutes is not None
+    size, device = (settings.width, settings.dimensions), objects.device
+    network = (Encoder(*size) if start is None else build(start)).train().to(device)
+    highest = settings.rate or (2e-3 if start is None else 4e-4)
+    shape = len(objects.number), settings.dimensions
+    directions = torch.nn.Parameter(torch.randn(shape, device=device))
     optimiser = torch.optim.AdamW(
         [*network.parameters(), directions], lr=highest, weight_decay=1e-2
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, highest, steps)
-    chance = 1 / np.sqrt(np.bincount(target))[target]
-    chance /= chance.sum()
     losses = []
-    for step in progress(range(steps), "training"):
-        chosen = rng.choice(len(seen), 64, p=chance, replace=False)
-        inputs = batch([augment(seen[index], rng) for index in chosen], device)
-        wanted = torch.from_numpy(target[chosen]).to(device)
+    for step, part in _steps(settings):
+        if more is not None:
+            more()
+        for group in optimiser.param_groups:
+            group["lr"] = highest * _schedule(part)
+        *inputs, wanted = objects.batch(min(settings.batch, len(objects.rows)))
         with torch.autocast(device, dtype=torch.bfloat16):
             vectors = network(*inputs).float()
         cosine = vectors @ torch.nn.functional.normalize(directions, dim=1).T
@@ -266,11 +350,30 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        if step % 100 == 99:
-            print(f"step {step + 1}: loss {np.mean(losses[-100:]):.3f}", file=sys.stderr)
+        losses.append(loss.detach())
+        if step % 100 == 0:
+            mean = float(torch.stack(losses[-100:]).mean())
+            print(f"step {step}: loss {mean:.3f}, {len(objects.rows)} objects", file=sys.stderr)
     return weights_of(network)
+
+
+def _steps(settings: argparse.Namespace):
+    """Yield number and part (0-1) of each step, until all are done or the time is over."""
+    start, step, part = time.monotonic(), 0, 0.0
+    while part < 1:
+        step += 1
+        if settings.minutes is None:
+            part = step / settings.steps
+        else:
+            part = min((time.monotonic() - start) / (60 * settings.minutes), 1.0)
+        yield step, part
+
+
+def _schedule(part: float, rise: float = 0.15) -> float:
+    """Return the share of the highest learning rate: up along a cosine, then down along one."""
+    if part < rise:
+        return 0.04 + 0.96 * (1 - np.cos(np.pi * part / rise)) / 2
+    return (1 + np.cos(np.pi * (part - rise) / (1 - rise))) / 2
 
 
 def contrastive(vectors, target, temperature: float = 0.1):
@@ -293,7 +396,8 @@ def described(seen: list[View], encoder: Model, tomograms: np.ndarray) -> dict[i
     from tomocensus.classify.embeddings import batch
     from tomocensus.classify.encoder import build
 
-    network = build(encoder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = build(encoder).to(device)
     vectors = []
     with torch.inference_mode():
         for start in range(0, len(seen), 32):
@@ -301,7 +405,7 @@ def described(seen: list[View], encoder: Model, tomograms: np.ndarray) -> dict[i
                 View(view.number, view.crops.astype(np.float32), view.kinds, view.features)
                 for view in seen[start : start + 32]
             ]
-            vectors.append(network(*batch(part)).numpy())
+            vectors.append(network(*batch(part, device)).cpu().numpy())
     vectors, features = np.concatenate(vectors), np.stack([view.features for view in seen])
     found = {}
     for tomogram in np.unique(tomograms):
@@ -362,6 +466,59 @@ def _real_parts(sheet: str | None, seed: int):
     )
 
 
+class Arriving:
+    """Adds objects of simulated tomograms as other processes put their views into a cache."""
+
+    def __init__(self, seeds: range, cache: Path, objects: Objects):
+        self.missing, self.cache, self.objects = list(seeds), cache, objects
+        self.ready: list[int] = []
+        self.count, self.looked = 0, 0.0
+
+    def __call__(self) -> None:
+        """Add the objects of one tomogram, where there is one."""
+        if time.monotonic() - self.looked > 1:
+            self.looked = time.monotonic()
+            self.ready += [seed for seed in self.missing if self._is_there(seed)]
+            self.missing = [seed for seed in self.missing if not self._is_there(seed)]
+        if self.ready:
+            self.objects.add(*load(views_in(self.cache, self.ready.pop(0))))
+            self.count += 1
+
+    def _is_there(self, seed: int) -> bool:
+        return (self.cache / f"views-{seed}.npz").is_file()
+
+    def wait(self, others: list[int], enough: int) -> None:
+        """Wait for the views of some tomograms, and for enough to train on."""
+        enough = min(enough, len(self.missing) + len(self.ready))
+        while self.count < enough or not all(self._is_there(seed) for seed in others):
+            self()
+            time.sleep(0.05)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _ranges(arguments: argparse.Namespace) -> list[range]:
+    """Return the seeds to train on, those for prior and default head, and those for the check.
+
+    A quarter more for prior and head, an eighth more for the check. Training with --minutes does
+    not know how many it will see: there the others come first.
+    """
+    first, count = 10_000 * arguments.seed, arguments.tomograms
+    sizes = [count, count // 4, count // 8]
+    order = [0, 1, 2]
+    if arguments.minutes:
+        sizes[1:], order = [LATER, CHECKED], [1, 2, 0]
+    ranges: dict[int, range] = {}
+    for part in order:
+        ranges[part] = range(first, first + sizes[part])
+        first = ranges[part].stop
+    return [ranges[part] for part in range(3)]
+
+
 def main() -> None:
     """Train, fit, measure on tomograms that neither has seen, and write both models."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -379,50 +536,69 @@ def main() -> None:
     options.add_argument("--annotated", help="sample sheet of real tomograms with known classes")
     options.add_argument("--start", help="encoder to fine-tune (its size counts)")
     options.add_argument("--rate", type=float, help="highest learning rate")
+    options.add_argument("--batch", type=int, default=64, help="objects in a step")
+    options.add_argument(
+        "--minutes", type=float, help="train so long on objects as they come into the cache"
+    )
     options.add_argument("--simulate-only", action="store_true")
     options.add_argument("--every", type=int, default=1, help="simulate every n-th seed")
     options.add_argument("--offset", type=int, default=0, help="... starting here")
     arguments = options.parse_args()
     cache = Path(arguments.cache)
-    first = 10_000 * arguments.seed
-    count = arguments.tomograms
-    # A quarter more for prior and default head, an eighth more for the check.
-    ranges = [range(first, first + count)]
-    ranges.append(range(ranges[0].stop, ranges[0].stop + count // 4))
-    ranges.append(range(ranges[1].stop, ranges[1].stop + count // 8))
+    ranges = _ranges(arguments)
     if arguments.simulate_only:
-        seeds = range(first + arguments.offset, ranges[2].stop, arguments.every)
-        for seed in progress(seeds, "simulating"):
+        seeds = range(min(r.start for r in ranges), max(r.stop for r in ranges))
+        for seed in progress(seeds[arguments.offset :: arguments.every], "simulating"):
             for variant in range(arguments.variants if seed in ranges[0] else 1):
                 views_in(cache, seed, variant)
         return
     start = load_model(arguments.start, "encoder") if arguments.start else None
     if start is not None:
         arguments.width, arguments.dimensions = start.card["width"], start.card["dimensions"]
-    seen, names, _ = collect(ranges[0], cache, arguments.variants)
     learnt, kept = _real_parts(arguments.annotated, arguments.seed)
-    seen, names = seen + learnt[0], np.append(names, learnt[1])
-    print(f"{len(seen)} objects: {pd.Series(names).value_counts().to_dict()}", file=sys.stderr)
-    size = arguments.width, arguments.dimensions
-    weights = train(seen, names, arguments.steps, arguments.seed, *size, start, arguments.rate)
+    device = "cuda" if _has_gpu() else "cpu"
+    rng = np.random.default_rng(arguments.seed)
+    classes = sorted({*KINDS, *(str(name) for name in learnt[1])})
+    if arguments.minutes:
+        objects = Objects(classes, ROOM, rng, device)
+        more = Arriving(ranges[0], cache, objects)
+        more.wait([*ranges[1], *ranges[2]], ENOUGH)
+    else:
+        seen, names, _ = collect(ranges[0], cache, arguments.variants)
+        crops = sum(len(view.kinds) for view in (*seen, *learnt[0]))
+        objects, more = Objects(classes, crops, rng, device), None
+        objects.add(seen, names)
+        del seen
+    if learnt[0]:
+        objects.add(*learnt[:2])
+    weights = train(objects, arguments, start, more)
+    count = len(objects.target)
+    del objects.crops
+    if more is not None:
+        arguments.tomograms = more.count
     card = {
         "kind": "encoder",
         "architecture": "3D CNN on views at three scales",
         "width": arguments.width,
         "dimensions": arguments.dimensions,
         "training": {
-            "simulated_tomograms": count,
-            "objects": len(names),
+            "simulated_tomograms": arguments.tomograms,
+            "objects": count,
             "real_objects": len(learnt[1]),
             "start": None if start is None else start.sha256,
         },
-        "recipe": f"tomocensus.classify.pretrain --tomograms {count} "
-        f"--variants {arguments.variants} --steps {arguments.steps} "
+        "recipe": f"tomocensus.classify.pretrain --tomograms {arguments.tomograms} "
+        f"--variants {arguments.variants} "
+        + (
+            f"--minutes {arguments.minutes:g} "
+            if arguments.minutes
+            else f"--steps {arguments.steps} "
+        )
+        + f"--batch {arguments.batch} "
         f"--seed {arguments.seed} --width {arguments.width} --dimensions {arguments.dimensions}"
         + (f" --start ENCODER --rate {arguments.rate or 4e-4:g}" if start else ""),
-        "classes": sorted({str(name) for name in names}),
+        "classes": classes,
     }
-    del seen
     plain = Model({**card, "sha256": "plain"}, weights)
     seen, names, seeds = collect(ranges[1], cache)
     seen, names, seeds = seen + kept[0], np.append(names, kept[1]), np.append(seeds, kept[2])

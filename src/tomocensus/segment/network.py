@@ -92,6 +92,69 @@ def build(architecture: dict, heads: int) -> UNet:
     return UNet(architecture["slices"], heads, architecture["width"], architecture["depth"])
 
 
+@torch.no_grad()
+def widened(network: UNet, width: int, generator: np.random.Generator, noise: float = 0.0) -> UNet:
+    """Return a wider network that says the same: some channels are there more than once.
+
+    Each reader of a channel divides its weights by how often that is there (Net2Wider; Chen,
+    Goodfellow & Shlens, ICLR 2016).
+
+    Parameters
+    ----------
+    network : UNet
+        The narrow one.
+    width : int
+        Channels of the first level, at least as many as it has.
+    generator : numpy.random.Generator
+        Chooses which channels are there more than once.
+    noise : float
+        Added to the weights, as a share of their deviation: copies that stay the same would learn
+        the same.
+    """
+    old = network.head.in_channels
+    slices, depth = network.down[0].conv1.in_channels, len(network.down)
+    wide = UNet(slices, network.head.out_channels, width, depth)
+
+    def copies(level: int) -> np.ndarray:
+        count, more = old * 2**level, (width - old) * 2**level
+        return np.r_[np.arange(count), generator.integers(count, size=more)]
+
+    def fill(new, narrow, outs: np.ndarray, ins: np.ndarray, axes=(0, 1)) -> None:
+        share = 1 / np.bincount(ins)[ins]
+        weight = narrow.weight.index_select(axes[0], torch.from_numpy(outs))
+        weight = weight.index_select(axes[1], torch.from_numpy(ins))
+        shape = [-1 if axis == axes[1] else 1 for axis in range(4)]
+        weight = weight * torch.from_numpy(share.astype(np.float32)).reshape(shape)
+        weight += noise * narrow.weight.std() * torch.randn_like(weight) * share.mean()
+        new.weight.copy_(weight)
+        if narrow.bias is not None:
+            new.bias.copy_(narrow.bias[torch.from_numpy(outs)])
+
+    def norm(new, narrow, outs: np.ndarray) -> None:
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(new, name).copy_(getattr(narrow, name)[torch.from_numpy(outs)])
+
+    def block(new: Block, narrow: Block, level: int, ins: np.ndarray) -> np.ndarray:
+        middle, outs = copies(level), copies(level)
+        fill(new.conv1, narrow.conv1, middle, ins)
+        norm(new.norm1, narrow.norm1, middle)
+        fill(new.conv2, narrow.conv2, outs, middle)
+        norm(new.norm2, narrow.norm2, outs)
+        return outs
+
+    ins, passed = np.arange(slices), []
+    for level in range(depth):
+        ins = block(wide.down[level], network.down[level], level, ins)
+        passed.append(ins)
+    for level in reversed(range(depth - 1)):
+        outs = copies(level)
+        fill(wide.up[level], network.up[level], outs, ins, axes=(1, 0))
+        joined = np.r_[passed[level], old * 2**level + outs]
+        ins = block(wide.join[level], network.join[level], level, joined)
+    fill(wide.head, network.head, np.arange(network.head.out_channels), ins)
+    return wide.eval()
+
+
 def from_card(card: dict, weights: dict[str, np.ndarray], where: str = "model") -> UNet:
     """Build the network that a card describes and load its weights (float32, eval mode).
 

@@ -8,23 +8,42 @@ are binned), so that fine-tuning may choose the one that suits the data. Tomogra
 rounds are kept in the cache, so a run that was stopped goes on where it was; ``python -m
 tomocensus.simulate.training`` fills it beforehand. Annotated real tomograms join in with
 ``--annotated``.
+
+With a GPU, ``--minutes`` trains on tomograms as they come: other processes fill the cache
+meanwhile, and so many make up for each being seen a few times only. ``--width`` beyond that of
+``--start`` widens its network first.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from tomocensus.models import load_model, save_model
+from tomocensus.models import Model, load_model, save_model
 from tomocensus.progress import progress
 from tomocensus.segment.annotated import read_annotated
+from tomocensus.segment.network import build, choose_device, from_card, widened
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
-from tomocensus.segment.training import train
-from tomocensus.simulate.training import stored_tomogram
+from tomocensus.segment.targets import TargetSlice, make_targets
+from tomocensus.segment.training import (
+    DICE_WEIGHT,
+    FROM_SCRATCH,
+    THIN,
+    THIN_DICE_WEIGHT,
+    Patches,
+    calibrate,
+    optimise,
+    train,
+)
+from tomocensus.simulate.training import in_cache, stored_tomogram
 from tomocensus.volume import Volume
 
 # The voxel size in the card; where a tomogram's own differs the network is trained at its own.
@@ -39,6 +58,13 @@ HOLD_OUT = 0.02
 RECIPE = ("rounds", "tomograms", "steps", "batch", "patch", "slices", "width", "depth")
 # What crowds the cytosol is no object: it would bridge all that are.
 BACKGROUND = ("gold", "particle")
+HEADS = ["probability", "boundary", "membrane"]
+# Training with --minutes: tomograms kept for calibration, and those to wait for at first.
+KEPT, ENOUGH = 16, 120
+# Tomograms that join in between two steps at most.
+AT_ONCE = 2
+# Of the weights' deviation; see `widened`.
+WIDENING_NOISE = 0.05
 
 
 def simulated_pair(seed: int, cache: Path) -> AnnotatedVolume:
@@ -84,6 +110,119 @@ def contacts_in_z(labels: np.ndarray) -> np.ndarray:
     return result
 
 
+def slices_of(seed: int, cache: Path, slices: int) -> list[TargetSlice]:
+    """Return what is learnt from a simulated tomogram; images as float16, for less traffic."""
+    targets = make_targets(simulated_pair(seed, cache), VOXEL_SIZE, slices, HEADS)
+    for one in targets:
+        one.image = one.image.astype(np.float16)
+    return targets
+
+
+class Arriving:
+    """The slices of simulated tomograms, as these come into a cache.
+
+    Parameters
+    ----------
+    seeds : range
+        Those that may come; other processes make them.
+    cache : pathlib.Path
+        Where they come.
+    slices : int
+        Context of a slice.
+    processes : int
+        Readers.
+    """
+
+    def __init__(self, seeds: range, cache: Path, slices: int, processes: int):
+        self.missing, self.cache, self.slices = list(seeds), cache, slices
+        self.pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+        self.reading: list[Future] = []
+        self.count, self.looked = 0, 0.0
+
+    def __call__(self) -> list[TargetSlice]:
+        """Return the slices of a few tomograms more, or none where none is ready."""
+        if time.monotonic() - self.looked > 1:
+            self.looked = time.monotonic()
+            there = in_cache(self.cache)
+            for seed in [seed for seed in self.missing if seed in there]:
+                self.missing.remove(seed)
+                self.reading.append(self.pool.submit(slices_of, seed, self.cache, self.slices))
+        done = [job for job in self.reading if job.done()][:AT_ONCE]
+        self.reading = [job for job in self.reading if job not in done]
+        self.count += len(done)
+        return [one for job in done for one in job.result()]
+
+    def first(self, count: int) -> list[TargetSlice]:
+        """Wait for so many tomograms and return their slices."""
+        found = []
+        while self.count < count:
+            found += self()
+            time.sleep(0.01)
+        return found
+
+    def close(self) -> None:
+        """Let the readers go."""
+        self.pool.shutdown(cancel_futures=True)
+
+
+def train_for_minutes(
+    arguments: argparse.Namespace, seeds: range, base: Model | None, real: list[AnnotatedVolume]
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Train on tomograms as they come, for so long; return card and weights."""
+    torch.manual_seed(arguments.seed)
+    torch.backends.cudnn.benchmark = True
+    generator = np.random.default_rng(arguments.seed)
+    device = choose_device("auto")
+    architecture = {
+        "name": "unet-2.5d",
+        "slices": arguments.slices,
+        "width": arguments.width,
+        "depth": arguments.depth,
+    }
+    if base is None:
+        network = build(architecture, len(HEADS))
+    else:
+        architecture = {**base.card["architecture"], "width": arguments.width}
+        network = from_card(base.card, base.weights)
+        if arguments.width > base.card["architecture"]["width"]:
+            network = widened(network, arguments.width, generator, WIDENING_NOISE)
+    network = network.to(device, memory_format=torch.channels_last)
+    settings = TrainSettings(
+        seed=arguments.seed,
+        batch=arguments.batch,
+        patch=arguments.patch,
+        minutes=arguments.minutes,
+    )
+    arriving = Arriving(seeds, Path(arguments.cache), architecture["slices"], arguments.readers)
+    kept = arriving.first(min(KEPT, len(seeds) // 4 + 1))
+    for one in kept:
+        one.held_out[:] = True
+    patches = Patches(arriving.first(min(ENOUGH, len(seeds))), arguments.patch, generator, device)
+    for pair in real:
+        patches.add(make_targets(pair, VOXEL_SIZE, architecture["slices"], HEADS))
+    weight = torch.full([len(HEADS)], DICE_WEIGHT)
+    weight[HEADS.index(THIN)] = THIN_DICE_WEIGHT
+    rate = arguments.rate or FROM_SCRATCH
+    network, history = optimise(network, patches, settings, rate, weight, device, more=arriving)
+    arriving.close()
+    metrics, calibration = calibrate(network, kept, HEADS, device)
+    print(f"{arriving.count} tomograms, {history[-1]}", file=sys.stderr)
+    card = {
+        "kind": "segmenter",
+        "architecture": architecture,
+        "voxel_size": VOXEL_SIZE,
+        "heads": HEADS,
+        "polarity": "dark",
+        "trained_on": f"{arriving.count} simulated tomograms",
+        "metrics": metrics,
+        "calibration": calibration,
+        "groups": {},
+        "history": history,
+    }
+    state = network.state_dict()
+    return card, {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
+
+
 def mean_weights(weights: dict, start: str, share: float) -> dict:
     """Return weights moved part of the way back to those that training began with.
 
@@ -96,8 +235,51 @@ def mean_weights(weights: dict, start: str, share: float) -> dict:
     }
 
 
+def train_in_rounds(
+    arguments: argparse.Namespace, first: int, base: Model | None, real: list[AnnotatedVolume]
+) -> Model:
+    """Train round by round, each on other tomograms; return the last round's model."""
+    cache = Path(arguments.cache)
+    for number in range(arguments.rounds):
+        folder = cache / f"round-{number}"
+        if not (folder / "model.json").is_file():
+            start = first + number * arguments.tomograms
+            seeds = progress(range(start, start + arguments.tomograms), "reading")
+            pairs = [simulated_pair(seed, cache) for seed in seeds] + real
+            settings = TrainSettings(
+                steps=arguments.steps,
+                seed=arguments.seed + number,
+                voxel_size=VOXEL_SIZE,
+                batch=arguments.batch,
+                patch=arguments.patch,
+                slices=arguments.slices,
+                width=arguments.width,
+                depth=arguments.depth,
+                learning_rate=arguments.rate or (None if arguments.start else 2e-3 / (1 + number)),
+                hold_out=HOLD_OUT,
+                base_share=0.0,
+                threads=arguments.threads,
+            )
+            card, weights, _ = train(pairs, base, settings)
+            card["trained_on"] = f"{(number + 1) * arguments.tomograms} simulated tomograms"
+            save_model(folder, _trained_on(card, arguments.start, real), weights)
+            print(f"round {number}: {card['metrics']}", file=sys.stderr)
+        base = load_model(folder, "segmenter")
+    return base
+
+
+def _trained_on(card: dict, start: str | None, real: list[AnnotatedVolume]) -> dict:
+    """Say in the card what came before, and which real tomograms there were."""
+    said = card["trained_on"]
+    if start:
+        said += f", after {load_model(start, 'segmenter').card['trained_on']}"
+    if real:
+        said += " and " + ", ".join(pair.name for pair in real)
+    return {**card, "trained_on": said}
+
+
 def main() -> None:
-    """Train round by round and write the model."""
+    """Train and write the model."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--output", required=True)
     options.add_argument("--cache", required=True, help="folder for tomograms and rounds")
@@ -123,42 +305,21 @@ def main() -> None:
     )
     options.add_argument("--kind", default="binary", help="of their annotation")
     options.add_argument("--threads", type=int)
+    options.add_argument(
+        "--minutes", type=float, help="train so long on tomograms as they come into the cache"
+    )
+    options.add_argument("--readers", type=int, default=2, help="processes that read them")
     arguments = options.parse_args()
-    cache = Path(arguments.cache)
     first = 10_000 * arguments.seed if arguments.first is None else arguments.first
     real = read_annotated(arguments.annotated, arguments.kind) if arguments.annotated else []
     real = [replace(one, tomogram=at_own_scale(one.tomogram)) for one in real]
     base = load_model(arguments.start, "segmenter") if arguments.start else None
-    for number in range(arguments.rounds):
-        folder = cache / f"round-{number}"
-        if not (folder / "model.json").is_file():
-            start = first + number * arguments.tomograms
-            seeds = progress(range(start, start + arguments.tomograms), "reading")
-            pairs = [simulated_pair(seed, cache) for seed in seeds] + real
-            settings = TrainSettings(
-                steps=arguments.steps,
-                seed=arguments.seed + number,
-                voxel_size=VOXEL_SIZE,
-                batch=arguments.batch,
-                patch=arguments.patch,
-                slices=arguments.slices,
-                width=arguments.width,
-                depth=arguments.depth,
-                learning_rate=arguments.rate or (None if arguments.start else 2e-3 / (1 + number)),
-                hold_out=HOLD_OUT,
-                base_share=0.0,
-                threads=arguments.threads,
-            )
-            card, weights, _ = train(pairs, base, settings)
-            card["trained_on"] = f"{(number + 1) * arguments.tomograms} simulated tomograms"
-            if arguments.start:
-                before = load_model(arguments.start, "segmenter").card["trained_on"]
-                card["trained_on"] += f", after {before}"
-            if real:
-                card["trained_on"] += " and " + ", ".join(pair.name for pair in real)
-            save_model(folder, card, weights)
-            print(f"round {number}: {card['metrics']}", file=sys.stderr)
-        base = load_model(folder, "segmenter")
+    if arguments.minutes:
+        seeds = range(first, first + arguments.tomograms)
+        card, weights = train_for_minutes(arguments, seeds, base, real)
+        base = Model(_trained_on(card, arguments.start, real), weights)
+    else:
+        base = train_in_rounds(arguments, first, base, real)
     recipe = {name: getattr(arguments, name) for name in RECIPE}
     command = "python -m tomocensus.segment.pretrain " + " ".join(
         f"--{name} {value}" for name, value in recipe.items()
@@ -167,6 +328,10 @@ def main() -> None:
         recipe["first"] = first
         recipe["after"] = load_model(arguments.start, "segmenter").card["recipe"]
         command += f" --first {first} --start BASE"
+    if arguments.minutes:
+        recipe["minutes"] = arguments.minutes
+        recipe["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        command += f" --minutes {arguments.minutes:g}"
     if arguments.rate:
         command += f" --rate {arguments.rate:g}"
     card = {name: value for name, value in base.card.items() if name not in ("sha256", "history")}

@@ -88,6 +88,8 @@ class TrainSettings:
         ``auto``, ``cpu`` or ``cuda``.
     threads : int, optional
         CPU threads; PyTorch's choice if None.
+    minutes : float, optional
+        How long to train, in place of `steps`; such runs cannot be repeated exactly.
     """
 
     steps: int = 600
@@ -103,3 +105,4 @@ class TrainSettings:
     base_share: float = 0.5
     device: str = "auto"
     threads: int | None = None
+    minutes: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ from tomocensus.segment.network import (
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
 from tomocensus.segment.targets import IGNORE, TargetSlice, check, hold_out, make_targets
 
-EMA_DECAY = 0.98
+# Weight of the old in the running average of the weights; of thousands of steps, the second.
+EMA_DECAY, EMA_DECAY_LONG = 0.98, 0.999
 PATIENCE = 5
 # Dice on the annotation that going back towards the base may cost.
 BLEND_COST = 0.05
@@ -32,6 +34,8 @@ DICE_WEIGHT, THIN_DICE_WEIGHT = 0.5, 2.0
 THIN = "membrane"
 # Steps between target 0 and 1.
 FINE = 250
+# Largest change of scale, natural logarithm.
+ZOOM = 0.15
 FROM_SCRATCH, FROM_BASE = 2e-3, 7e-4
 
 
@@ -96,14 +100,23 @@ def train(
     weight = torch.full([len(heads)], DICE_WEIGHT)
     if any(pair.membrane is not None for pair in pairs):
         weight[heads.index(THIN)] = THIN_DICE_WEIGHT
-    averaged, history = _optimise(network, targets, held, settings, rate, weight, generator, device)
+    patches = Patches(targets, settings.patch, generator, device)
+    averaged, history = optimise(
+        network,
+        patches,
+        settings,
+        rate,
+        weight,
+        device,
+        (lambda one: _dice_held_out(one, targets, device)) if held else None,
+    )
     if base is not None:
         new = ~np.isin(heads, base.card["heads"])
         card["recipe"]["base_share"] = _blend(
             averaged, begun, settings.base_share, new, targets, device
         )
     if held:
-        card["metrics"], calibration = _calibrate(averaged, targets, heads, device)
+        card["metrics"], calibration = calibrate(averaged, targets, heads, device)
         card["calibration"] = calibration
         card["groups"] = _by_group(averaged, targets, device)
         final = card["metrics"]["held_out_dice"]
@@ -242,16 +255,42 @@ def _expect(network: UNet, targets: list[TargetSlice], known: np.ndarray) -> Non
 
 
 class Patches:
-    """Random augmented patches; half are centred on an object, half anywhere annotated."""
+    """Random augmented patches; half are centred on an object, half anywhere annotated.
 
-    def __init__(self, targets: list[TargetSlice], patch: int, generator: np.random.Generator):
+    Slices lie on the device where patches are used: a GPU draws them as fast as it learns.
+    """
+
+    def __init__(
+        self,
+        targets: list[TargetSlice],
+        patch: int,
+        generator: np.random.Generator,
+        device: torch.device | str = "cpu",
+    ):
         self.generator = generator
         self.patch = patch
-        self.images = [torch.from_numpy(t.image)[None] for t in targets]
-        shifted = [self._shifted(t) for t in targets]
-        self.targets = [torch.from_numpy(s)[None] for s in shifted]
-        self.objects = [np.argwhere(s[0] > FINE).astype(np.int16) for s in shifted]
-        self.known = [np.argwhere(s[0] > 0).astype(np.int16) for s in shifted]
+        self.device = torch.device(device)
+        self.noise = torch.Generator(self.device)
+        self.noise.manual_seed(int(generator.integers(2**31)))
+        # Voxels of objects and voxels that are annotated, as pairs of slice and places.
+        self.objects: list[tuple[int, np.ndarray]] = []
+        self.known: list[tuple[int, np.ndarray]] = []
+        self.images: list[torch.Tensor] = []
+        self.targets: list[torch.Tensor] = []
+        self.add(targets)
+
+    def add(self, targets: list[TargetSlice]) -> None:
+        """Take more slices."""
+        half = self.device.type == "cuda"
+        for one in targets:
+            shifted = self._shifted(one)
+            for places, here in ((self.objects, shifted[0] > FINE), (self.known, shifted[0] > 0)):
+                found = np.argwhere(here).astype(np.int16)
+                if len(found):
+                    places.append((len(self.images), found))
+            image = torch.from_numpy(np.ascontiguousarray(one.image)).to(self.device)
+            self.images.append(image.half() if half else image)
+            self.targets.append(torch.from_numpy(shifted).to(self.device))
 
     @staticmethod
     def _shifted(one: TargetSlice) -> np.ndarray:
@@ -265,60 +304,94 @@ class Patches:
 
     def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images ``(size, slices, patch, patch)`` and targets ``(size, heads, ...)``."""
-        drawn = [self._one(number % 2 == 0) for number in range(size)]
-        return torch.cat([d[0] for d in drawn]), torch.cat([d[1] for d in drawn])
-
-    def _one(self, on_object: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        places = self.objects if on_object else self.known
-        index = int(self.generator.choice([i for i, p in enumerate(places) if len(p)]))
-        y, x = self.generator.choice(places[index])
-        jitter = self.generator.uniform(-0.3, 0.3, 2) * self.patch
-        grid = self._grid(y + jitter[0], x + jitter[1], self.images[index].shape[-2:])
+        windows = [self._window(number % 2 == 0) for number in range(size)]
+        grid = self._grids(size)
         image = functional.grid_sample(
-            self.images[index], grid, padding_mode="reflection", align_corners=False
+            torch.stack([w[0] for w in windows]).float(), grid, align_corners=False
         )
         target = functional.grid_sample(
-            self.targets[index].float(),
-            grid,
-            mode="nearest",
-            padding_mode="zeros",
-            align_corners=False,
+            torch.stack([w[1] for w in windows]).float(), grid, mode="nearest", align_corners=False
         )
-        if self.generator.random() < 0.5:
-            image = image.flip(1)
+        flipped = self._tensor(self.generator.random(size) < 0.5)
+        image = torch.where(flipped, image.flip(1), image)
         target = torch.where(target > 0, (target - 1) / FINE, torch.full_like(target, IGNORE))
         return self._contrast(image), target
 
-    def _grid(self, y: float, x: float, shape: torch.Size) -> torch.Tensor:
-        """Return sampling places of a rotated, mirrored, slightly scaled square."""
-        angle = self.generator.uniform(0, 2 * math.pi)
-        zoom = math.exp(self.generator.uniform(-0.15, 0.15))
-        mirror = 1 if self.generator.random() < 0.5 else -1
-        steps = torch.arange(self.patch, dtype=torch.float32) - (self.patch - 1) / 2
-        v, u = torch.meshgrid(steps * zoom, steps * zoom * mirror, indexing="ij")
-        cosine, sine = math.cos(angle), math.sin(angle)
-        xs = (x + 0.5 + cosine * u - sine * v) * 2 / shape[1] - 1
-        ys = (y + 0.5 + sine * u + cosine * v) * 2 / shape[0] - 1
-        return torch.stack([xs, ys], dim=-1)[None]
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        """Return a value for each patch on the device, ``(size, 1, 1, 1)``."""
+        values = values if values.dtype == bool else values.astype(np.float32)
+        return torch.from_numpy(values).to(self.device)[:, None, None, None]
+
+    def _window(self, on_object: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return image and targets of a square that holds a patch however it is turned.
+
+        Beyond its border a slice is mirrored, and nothing is known.
+        """
+        places = self.objects if on_object else self.known
+        index, found = places[self.generator.integers(len(places))]
+        centre = found[self.generator.integers(len(found))]
+        centre = centre + self.generator.uniform(-0.3, 0.3, 2) * self.patch
+        side = self._side()
+        start = np.rint(centre - (side - 1) / 2).astype(int)
+        mirrored, inside = [], []
+        for first, length in zip(start, self.images[index].shape[1:], strict=True):
+            at = np.arange(first, first + side)
+            inside.append((at >= 0) & (at < length))
+            at = at % (2 * length)
+            mirrored.append(np.where(at < length, at, 2 * length - 1 - at))
+        y, x = (torch.from_numpy(at).to(self.device) for at in mirrored)
+        within = torch.from_numpy(inside[0][:, None] & inside[1]).to(self.device)
+        image = self.images[index].index_select(1, y).index_select(2, x)
+        target = self.targets[index].index_select(1, y).index_select(2, x)
+        return image, target * within
+
+    def _side(self) -> int:
+        """Return the voxels of a side of the windows."""
+        return math.ceil(self.patch * math.exp(ZOOM) * math.sqrt(2)) + 2
+
+    def _grids(self, size: int) -> torch.Tensor:
+        """Return sampling places of rotated, mirrored, slightly scaled squares in the windows."""
+        draw = self.generator
+        angle = draw.uniform(0, 2 * math.pi, size)
+        zoom = np.exp(draw.uniform(-ZOOM, ZOOM, size))
+        mirror = np.where(draw.random(size) < 0.5, 1, -1)
+        turn = np.stack(
+            [
+                zoom * mirror * np.cos(angle),
+                -zoom * np.sin(angle),
+                zoom * mirror * np.sin(angle),
+                zoom * np.cos(angle),
+            ],
+            axis=1,
+        )
+        turn = torch.from_numpy(turn.astype(np.float32).reshape(size, 2, 2)).to(self.device)
+        steps = torch.arange(self.patch, dtype=torch.float32, device=self.device)
+        steps = (steps - (self.patch - 1) / 2) * 2 / self._side()
+        v, u = torch.meshgrid(steps, steps, indexing="ij")
+        return torch.einsum("bij,yxj->byxi", turn, torch.stack([u, v], dim=-1))
 
     def _contrast(self, image: torch.Tensor) -> torch.Tensor:
         """Change what differs between tomograms: contrast, brightness, noise, sharpness."""
-        draw = self.generator
-        if draw.random() < 0.2:
-            kernel = torch.tensor([0.25, 0.5, 0.25])
-            channels = image.shape[1]
-            across = kernel.view(1, 1, 1, 3).repeat(channels, 1, 1, 1)
-            image = functional.conv2d(image, across, padding=(0, 1), groups=channels)
-            image = functional.conv2d(
-                image, across.transpose(2, 3), padding=(1, 0), groups=channels
-            )
-        gamma = math.exp(draw.uniform(-0.2, 0.2))
+        draw, size = self.generator, len(image)
+        blurred = draw.random(size) < 0.2
+        if blurred.any():
+            image = torch.where(self._tensor(blurred), _blurred(image), image)
+        gamma = self._tensor(np.exp(draw.uniform(-0.2, 0.2, size)))
         image = image.sign() * image.abs().clamp_min(1e-6) ** gamma
-        image = image * math.exp(draw.uniform(-0.3, 0.3)) + draw.uniform(-0.3, 0.3)
-        if draw.random() < 0.5:
-            noise = draw.standard_normal(tuple(image.shape), dtype=np.float32)
-            image = image + torch.from_numpy(noise) * draw.uniform(0, 0.5)
-        return image
+        image = image * self._tensor(np.exp(draw.uniform(-0.3, 0.3, size)))
+        image = image + self._tensor(draw.uniform(-0.3, 0.3, size))
+        amount = np.where(draw.random(size) < 0.5, draw.uniform(0, 0.5, size), 0)
+        noise = torch.randn(image.shape, generator=self.noise, device=self.device)
+        return image + noise * self._tensor(amount)
+
+
+def _blurred(image: torch.Tensor) -> torch.Tensor:
+    """Smooth each slice a little."""
+    kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device)
+    channels = image.shape[1]
+    across = kernel.view(1, 1, 1, 3).repeat(channels, 1, 1, 1)
+    image = functional.conv2d(image, across, padding=(0, 1), groups=channels)
+    return functional.conv2d(image, across.transpose(2, 3), padding=(1, 0), groups=channels)
 
 
 # --- loss and optimisation -----------------------------------------------------------------------
@@ -352,38 +425,63 @@ def masked_loss(
     return ((cross + dice_weight * dice) * seen).sum() / seen.sum().clamp_min(1)
 
 
-def _optimise(network, targets, held, settings, highest, dice_weight, generator, device):
-    """Run the optimiser; return the averaged network of the best validation, and the history."""
-    patches = Patches(targets, settings.patch, generator)
+def optimise(network, patches, settings, highest, dice_weight, device, validate=None, more=None):
+    """Run the optimiser; return the averaged network of the best validation, and the history.
+
+    Parameters
+    ----------
+    network : UNet
+        Trained in place.
+    patches : Patches
+        What to learn from.
+    settings : TrainSettings
+        How long, and how many patches a step.
+    highest : float
+        Learning rate.
+    dice_weight : torch.Tensor
+        See :func:`masked_loss`.
+    device : torch.device
+        Where the network is.
+    validate : callable, optional
+        Score of a network; the best is kept, and training ends where it no longer rises.
+    more : callable, optional
+        Returns further slices (or none) each time it is called.
+    """
     averaged = copy.deepcopy(network).eval()
     best, best_state, stale = -1.0, None, 0
-    optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=1e-3)
-    warm = min(20, max(1, settings.steps // 10))
-    every = max(1, settings.steps // 12)
-    history, losses = [], []
+    fused = device.type == "cuda"
+    optimiser = torch.optim.AdamW(network.parameters(), highest, weight_decay=1e-3, fused=fused)
+    dice_weight = dice_weight.to(device)
+    decay = EMA_DECAY if settings.minutes is None else EMA_DECAY_LONG
     half = has_bfloat16(device)
-    for step in progress(range(1, settings.steps + 1), "training"):
-        rate = highest * _schedule(step, warm, settings.steps)
+    history, losses, parts = [], [], 12
+    steps = _steps(settings)
+    if settings.minutes is None:
+        steps = progress(steps, "training", settings.steps)
+    for step, part in steps:
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = highest * _schedule(step, settings, part)
+        if more is not None:
+            patches.add(more())
         image, target = patches.batch(settings.batch)
         image = image.to(device).contiguous(memory_format=torch.channels_last)
         network.train()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits = network(image)
-        loss = masked_loss(logits, target.to(device), dice_weight.to(device))
+        loss = masked_loss(logits, target.to(device), dice_weight)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
-        _average(averaged, network, min(EMA_DECAY, (1 + step) / (10 + step)))
-        losses.append(float(loss.detach()))
-        if step % every and step != settings.steps:
+        _average(averaged, network, min(decay, (1 + step) / (10 + step)))
+        losses.append(loss.detach())
+        if part < min(1.0, (len(history) + 1) / parts):
             continue
-        score = _dice_held_out(averaged, targets, device) if held else None
-        history.append({"step": step, "loss": float(np.mean(losses)), "validation": score})
+        score = None if validate is None else validate(averaged)
+        loss = float(torch.stack(losses).mean())
+        history.append({"step": step, "loss": loss, "validation": score})
         losses = []
-        if not held or step < 0.4 * settings.steps:
+        if score is None or part < 0.4:
             continue  # so early, the held-out Dice may be high by luck while the loss still falls
         if score > best + 1e-4:
             best, best_state, stale = score, copy.deepcopy(averaged.state_dict()), 0
@@ -396,22 +494,38 @@ def _optimise(network, targets, held, settings, highest, dice_weight, generator,
     return averaged, history
 
 
-def _schedule(step: int, warm: int, steps: int) -> float:
+def _steps(settings: TrainSettings):
+    """Yield number and part (0-1) of each step, until all are done or the time is over."""
+    start, step, part = time.monotonic(), 0, 0.0
+    while part < 1:
+        step += 1
+        if settings.minutes is None:
+            part = step / settings.steps
+        else:
+            part = min((time.monotonic() - start) / (60 * settings.minutes), 1.0)
+        yield step, part
+
+
+def _schedule(step: int, settings: TrainSettings, part: float) -> float:
     """Return a linear rise, then half a cosine down to 1 %."""
+    warm = min(20, max(1, settings.steps // 10)) if settings.minutes is None else 200
     if step < warm:
         return step / warm
-    part = (step - warm) / max(1, steps - warm)
+    if settings.minutes is None:
+        part = (step - warm) / max(1, settings.steps - warm)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part))
 
 
 @torch.no_grad()
 def _average(averaged: UNet, network: UNet, decay: float) -> None:
     """Move the running average of weights and of batch statistics towards the network."""
-    for old, new in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
-        if old.dtype.is_floating_point:
-            old.lerp_(new, 1 - decay)
-        else:
-            old.copy_(new)
+    old, new = list(averaged.state_dict().values()), list(network.state_dict().values())
+    floating = [value.dtype.is_floating_point for value in old]
+    torch._foreach_lerp_(
+        [value for value, yes in zip(old, floating, strict=True) if yes],
+        [value for value, yes in zip(new, floating, strict=True) if yes],
+        1 - decay,
+    )
 
 
 def _logits_held_out(network, targets, device) -> tuple[np.ndarray, np.ndarray]:
@@ -459,7 +573,7 @@ def _dice(one: np.ndarray, two: np.ndarray) -> float:
     return float(2 * (one & two).sum() / max(1, one.sum() + two.sum()))
 
 
-def _calibrate(network, targets, heads, device) -> tuple[dict, dict]:
+def calibrate(network, targets, heads, device) -> tuple[dict, dict]:
     """Fit slope and offset of each head's logit on held-out voxels and fold them into the head.
 
     Returns the metrics after calibration, and ``{head: [slope, offset]}``.

@@ -11,7 +11,7 @@ from tomocensus.simulate.microscope import Imaging
 from tomocensus.simulate.specimen import Specimen
 
 # Share of tomograms like those of plain simulators: whoever tests a program makes such ones.
-PLAIN = 0.15
+PLAIN, PLAIN_OF_PLAIN_MATTER = 0.15, 0.6
 CONDITIONS = tuple(field.name for part in (Imaging, Specimen, Finish) for field in fields(part))
 
 
@@ -25,7 +25,7 @@ def draw_conditions(rng: np.random.Generator, depth: float, known: dict) -> dict
     depth : float
         Å, of the field.
     known : dict
-        What is chosen already: ``voxel_size``, ``snr``, ``defocus``, ``tilt_range`` are read.
+        What is chosen already: ``voxel_size``, ``tilt_range`` and ``matter`` are read.
 
     Returns
     -------
@@ -37,7 +37,8 @@ def draw_conditions(rng: np.random.Generator, depth: float, known: dict) -> dict
     made.update(_reconstruction(rng))
     made.update(_specimen(rng, depth))
     made.update(_grey_values(rng))
-    if rng.random() < PLAIN:
+    plain = PLAIN_OF_PLAIN_MATTER if known.get("matter") == "plain" else PLAIN
+    if rng.random() < plain:
         made.update(_plain(rng))
     return made
 

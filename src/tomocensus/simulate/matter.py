@@ -33,7 +33,7 @@ def _outer(depth, voxel_size):
     return bilayer(depth, -BILAYER / 2, voxel_size), membrane
 
 
-def _plane_wave(rng, points, period):
+def plane_wave(rng, points, period):
     """Return a phase that advances by a turn per period (Å) across bent planes."""
     way = rng.normal(size=3) * (0.4, 1, 1)
     way /= np.linalg.norm(way)
@@ -45,7 +45,7 @@ def _plane_wave(rng, points, period):
     return phase
 
 
-def _patches(rng, points, period):
+def patches(rng, points, period):
     """Return a smooth field of about -1..1 that changes over a period (Å)."""
     field = 0
     for _ in range(4):
@@ -67,7 +67,7 @@ def _vesicle(rng, depth, texture, points, size):
         density += np.where(depth < -rim, rng.uniform(0.6, 1.1) + 0.15 * texture, 0)
     elif what == "coated":
         period = rng.uniform(120, 300)
-        spikes = _patches(rng, points, period) + 0.4 > 0
+        spikes = patches(rng, points, period) + 0.4 > 0
         at = rng.uniform(50, 110)
         density += np.where(spikes, rng.uniform(0.4, 1.0) * layer(depth, at, 35), 0)
     return density, membrane
@@ -80,11 +80,11 @@ def _mitochondrion(rng, depth, texture, points, size):
     membrane |= in_bilayer(depth, inner, size) & (depth <= 0)
     matrix = rng.uniform(0.15, 0.6) + rng.uniform(0.05, 0.25) * texture
     period = rng.uniform(350, 1100)
-    phase = _plane_wave(rng, points, period)
+    phase = plane_wave(rng, points, period)
     # Distance to the middle of the nearest crista; each is a fold, hence two membranes.
     away = np.abs((phase / (2 * np.pi) + 0.5) % 1 - 0.5) * period
     half = rng.uniform(0.06, 0.14) * period
-    present = (_patches(rng, points, rng.uniform(900, 2500)) > rng.uniform(-1, 0.4)) & (
+    present = (patches(rng, points, rng.uniform(900, 2500)) > rng.uniform(-1, 0.4)) & (
         depth < inner
     )
     lumen = present & (away < half)
@@ -113,7 +113,7 @@ def _plasma_membrane(rng, depth, texture, points, size):
     # The label is the bilayer itself, with its surface half a voxel outside.
     middle = depth.min()
     density = bilayer(depth, middle, size)
-    proteins = _patches(rng, points, rng.uniform(100, 400)) > 0.3
+    proteins = patches(rng, points, rng.uniform(100, 400)) > 0.3
     density += np.where(proteins, rng.uniform(0, 0.5) * layer(depth, middle + 70, 40), 0)
     return density, depth <= 0
 
@@ -140,7 +140,7 @@ def _virus_like_particle(rng, depth, texture, points, size):
     else:
         density += np.where(depth < -60, _capsid(rng, depth, texture, points), 0)
     if rng.random() < 0.5:
-        spikes = _patches(rng, points, rng.uniform(100, 200)) > 0.5
+        spikes = patches(rng, points, rng.uniform(100, 200)) > 0.5
         density += np.where(spikes, 0.6 * layer(depth, 60, 50), 0)
     return density, membrane
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.simulate import matter, shapes
+from tomocensus.simulate.plain import Style
 
 # Å: ranges of the radii (half thickness of sheets), and how many objects in 1000 nm x 1000 nm x
 # 200 nm of cell. The large come first: they need the room.
@@ -63,6 +64,7 @@ class Scene:
     filled: int = 0
     texture: np.ndarray | None = field(default=None, repr=False)
     grain: float = 1.0
+    style: Style = field(default_factory=Style, repr=False)
 
 
 def draw_scene(
@@ -77,6 +79,7 @@ def draw_scene(
     start: Scene | None = None,
     cut_filaments: bool = False,
     grain: float = 1.0,
+    style: Style | None = None,
 ) -> Scene:
     """Place objects until each kind's number is reached or there is no room.
 
@@ -106,6 +109,8 @@ def draw_scene(
         crowd hardly one is.
     grain : float
         Factor on the texture of all matter; 0 for the even objects of plain simulations.
+    style : Style, optional
+        How objects are made; as in cells by default.
 
     Returns
     -------
@@ -116,6 +121,7 @@ def draw_scene(
     """
     scene = start or empty_scene(rng, shape)
     scene.grain = grain
+    scene.style = style or Style()
     volume = np.prod(shape) * voxel_size**3 / FIELD
     limits = _limits(rng, occupied)
     for kind in _order(rng, cut_filaments, occupied < 1):
@@ -128,6 +134,7 @@ def draw_scene(
         for _ in range(number):
             # Small ones are common.
             radius = radii[0] * (radii[1] / radii[0]) ** rng.random()
+            radius *= scene.style.scale.get(kind, 1.0)
             for _ in range(attempts):
                 most = min(room - scene.filled, int(largest * scene.labels.size))
                 if most < SMALLEST:
@@ -180,6 +187,7 @@ def _place(rng, scene, kind, radius, voxel_size, touching, most, cut_filaments) 
     r = radius / voxel_size
     centre, host = _choose_centre(rng, scene, kind, r, voxel_size, touching)
     body, levels = _body(rng, kind, centre, r, voxel_size, shape)
+    body.waviness *= scene.style.waviness
     cut = cut_filaments and kind in FILAMENTS
     if cut:
         body = _free_stretch(body, scene.labels, 130 / voxel_size + 2)
@@ -432,7 +440,7 @@ def _write(rng, scene, kind, box, distance, body, levels, voxel_size, radius):
         u, v, w = (axis * voxel_size for axis in body.frame([part for part in np.stack(spots)]))
         density, membrane = matter.golgi(*arguments, u, v, w, levels, voxel_size)
     else:
-        density, membrane = matter.FILLS[kind](*arguments, points, voxel_size)
+        density, membrane = scene.style.fills[kind](*arguments, points, voxel_size)
     inside = depth <= 0
     free = scene.labels[spots] == 0
     old = scene.density[spots]

@@ -11,6 +11,7 @@ from tomocensus.atomic import atomic_path, write_json, write_text
 from tomocensus.simulate.conditions import CONDITIONS, draw_conditions
 from tomocensus.simulate.finish import Finish, finished
 from tomocensus.simulate.microscope import Imaging, image_labels
+from tomocensus.simulate.plain import plain_style
 from tomocensus.simulate.scenes import FIELD, KINDS, Scene, draw_scene
 from tomocensus.simulate.specimen import Specimen, prepare, split_gold
 from tomocensus.volume import Volume
@@ -73,7 +74,8 @@ def simulate_tomogram(
         ``random``, ``cell`` (the same, always crowded) or ``demo`` (plain imaging).
     **overrides
         polarity (``dark`` or ``bright``), abundance (factor on the number of each kind), occupied
-        (share of the volume that objects may fill), and each field of `Imaging`, `Specimen` and
+        (share of the volume that objects may fill), matter (``cell``, or ``plain`` for even objects
+        of sharp edges as plain simulators draw them), and each field of `Imaging`, `Specimen` and
         `Finish`: snr, defocus (µm), tilt_range and tilt_step (degrees), ...
 
     Raises
@@ -99,6 +101,8 @@ def simulate_tomogram(
         room["grain"] = float(_aside(seed, 13).choice([1.0, 0.4, 0.0], p=[0.7, 0.15, 0.15]))
     if chosen["abundance"] is None:
         chosen["abundance"] = _abundance(rng, chosen["shape"], chosen["voxel_size"], crowded)
+    if chosen["matter"] == "plain":
+        room["style"] = plain_style(_aside(seed, 17))
     scene = draw_scene(rng, chosen["shape"], chosen["voxel_size"], chosen["abundance"], **room)
     return photograph(scene, seed, chosen, rng, aside)
 
@@ -109,6 +113,7 @@ def choose(seed: int, shape, voxel_size, preset: str, overrides: dict):
         raise ValueError(f"preset {preset!r} is unknown; known are {', '.join(PRESETS)}")
     rng = np.random.default_rng(seed)
     chosen = {"shape": (64, 256, 256), **_first_choices(rng), "abundance": None, "occupied": None}
+    chosen["matter"] = "cell"
     # A generator of their own: the truth of a seed does not depend on how it is imaged.
     aside = _aside(seed, 7)
     given = {k: v for k, v in PRESETS[preset].items() if k != "crowded"}
@@ -121,6 +126,8 @@ def choose(seed: int, shape, voxel_size, preset: str, overrides: dict):
     chosen.update(given)
     if chosen["polarity"] not in ("dark", "bright"):
         raise ValueError(f"polarity {chosen['polarity']!r} is neither dark nor bright")
+    if chosen["matter"] not in ("cell", "plain"):
+        raise ValueError(f"matter {chosen['matter']!r} is neither cell nor plain")
     if preset != "demo":
         depth = chosen["shape"][0] * chosen["voxel_size"]
         chosen = {**chosen, **draw_conditions(aside, depth, chosen), **given}

@@ -23,6 +23,8 @@ from tomocensus.volume import Volume
 SHAPE = (48, 176, 176)
 VOXEL_SIZES = (7.0, 32.0)
 SNRS = (0.04, 1.5)
+# Share of fields whose objects are even, with sharp edges, as plain simulators draw them.
+PLAIN_MATTER = 0.3
 # How many of each kind half of the fields hold on average, where there is room: rare kinds as well.
 WANTED = {
     "nuclear_envelope": 0.6,
@@ -63,6 +65,8 @@ def training_tomogram(seed: int) -> SimulatedTomogram:
             kind: number * float(np.exp(rng.normal(0, 0.7))) / KINDS[kind][1] / volume
             for kind, number in WANTED.items()
         }
+    if np.random.default_rng([seed, 5]).random() < PLAIN_MATTER:
+        settings["matter"] = "plain"
     return simulate_tomogram(
         seed, shape=SHAPE, voxel_size=voxel_size, snr=_log_uniform(rng, *SNRS), **settings
     )
@@ -98,6 +102,11 @@ def stored_tomogram(seed: int, cache: str | Path) -> SimulatedTomogram:
             facts["parameters"],
             facts["polarity"],
         )
+
+
+def in_cache(cache: str | Path) -> set[int]:
+    """Return the seeds of the tomograms that a folder holds."""
+    return {int(path.stem.split("-")[1]) for path in Path(cache).glob("tomogram-*.npz")}
 
 
 def _store(made: SimulatedTomogram, path: Path) -> None:
