@@ -238,13 +238,14 @@ class Objects:
             self.target.append(self.number[str(name)])
             self.filled = stop
         chance = 1 / np.sqrt(np.bincount(self.target))[self.target]
-        self.chance = chance / chance.sum()
+        self.chance = np.cumsum(chance / chance.sum())
+        self.chance[-1] = 1.0
 
     def batch(self, size: int):
         """Return crops, kinds, owners, features and classes of some objects, as tensors."""
         import torch
 
-        chosen = self.rng.choice(len(self.rows), size, p=self.chance, replace=False)
+        chosen = np.searchsorted(self.chance, self.rng.random(size))
         kept = [self._fewer(index) for index in chosen]
         counts = [len(keep) for keep in kept]
         rows = np.concatenate([self.rows[i][keep] for i, keep in zip(chosen, kept, strict=True)])
