@@ -261,13 +261,14 @@ class Objects:
         return self._contrast(crops, owners, size), looks, owners, features, target
 
     def _fewer(self, index: int) -> np.ndarray:
-        """Return which crops of an object to show: at most two close looks."""
+        """Return which crops of an object to show: two close looks, the same where it has one.
+
+        Batches of one shape let a GPU choose its fastest convolutions once.
+        """
         looks = self.looks[index]
-        keep = np.ones(len(looks), bool)
         close = np.nonzero(looks == CLOSE)[0]
-        if len(close) > 2:
-            keep[self.rng.choice(close, len(close) - 2, replace=False)] = False
-        return np.nonzero(keep)[0]
+        chosen = self.rng.choice(close, 2, replace=len(close) < 2)
+        return np.r_[np.nonzero(looks != CLOSE)[0], chosen]
 
     def _turned(self, crops, ends: np.ndarray):
         """Return crops turned about Z and mirrored; objects in groups of a few turn alike."""

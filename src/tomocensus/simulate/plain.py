@@ -33,6 +33,10 @@ FULL = {
 }
 
 
+# How often a simulation has no membranes at all: its objects are full.
+BARE = 0.12
+
+
 @dataclass(frozen=True)
 class Style:
     """How the objects of a scene are made; the defaults are those of cells.
@@ -57,13 +61,15 @@ def plain_style(rng: np.random.Generator) -> Style:
     """Draw how one tomogram of a plain simulation makes its objects."""
     thick, dense = rng.uniform(30, 75), rng.uniform(0.6, 1.3)
     fills = dict(matter.FILLS)
+    bare = rng.random() < BARE
     for kind, often in WALLED.items():
         # Most simulators have one membrane for all; some have one for each kind.
         wall = thick * (rng.uniform(0.8, 1.3) if rng.random() < 0.3 else 1.0)
         core = _core(rng) if rng.random() < often else None
         lumen = rng.uniform(0, 0.5) * rng.uniform(0.3, 1)
         inner = _inside(rng, kind) if kind in DOUBLE else None
-        fills[kind] = _walled(wall, dense * rng.uniform(0.85, 1.15), lumen, core, inner)
+        own = dense * rng.uniform(0.85, 1.15)
+        fills[kind] = _even(own, 0.1) if bare else _walled(wall, own, lumen, core, inner)
     fills["plasma_membrane"] = _slab(dense)
     fills["microtubule"] = _tube(rng.uniform(30, 70), rng.uniform(0.7, 1.4), rng.uniform(0, 0.3))
     for kind, (low, high) in FULL.items():

@@ -65,8 +65,9 @@ def training_tomogram(seed: int) -> SimulatedTomogram:
             kind: number * float(np.exp(rng.normal(0, 0.7))) / KINDS[kind][1] / volume
             for kind, number in WANTED.items()
         }
-    if np.random.default_rng([seed, 5]).random() < PLAIN_MATTER:
-        settings["matter"] = "plain"
+    aside = np.random.default_rng([seed, 5])
+    if aside.random() < PLAIN_MATTER:
+        settings |= {"matter": "plain", "tilt_range": float(aside.uniform(35, 70))}
     return simulate_tomogram(
         seed, shape=SHAPE, voxel_size=voxel_size, snr=_log_uniform(rng, *SNRS), **settings
     )
