@@ -24,11 +24,11 @@ from tomocensus.cluster.table import describe, paint
 from tomocensus.errors import InputError
 from tomocensus.volume import release_pages, releasing
 
+# Slices smoothed at a time by each thread.
+_DEPTH = 16
 # Where outlines part, objects are judged as a whole (`minimum_probability`), so fainter voxels may
 # join in: this part of the threshold.
 _OUTLINED = 0.8
-# Slices smoothed at a time by each thread.
-_DEPTH = 16
 
 
 @dataclass(frozen=True)
