@@ -1,19 +1,26 @@
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import binary_fill_holes, gaussian_filter
 
 from tomocensus.cluster import (
     ClusterParameters,
     cluster,
     cluster_labels,
+    clustering,
     decode_probability,
     digital_solidity,
     find_lumens,
+    labelling,
+    shells,
+    table,
 )
+from tomocensus.cluster.smoothing import smooth, smooth_box
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from cluster_scenes import analytic, ball, dense_scene, f1, ragged, rough, shell
@@ -114,6 +121,51 @@ def test_threads_do_not_change_anything():
     one, two = cluster(mask, 1.0, SMALL), cluster(mask, 1.0, SMALL, threads=3)
     np.testing.assert_array_equal(one.labels, two.labels)
     assert one.table.equals(two.table)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([0.5, 0.0, "auto"]),
+    st.sampled_from(["mask", "soft", "per cent"]),
+    st.tuples(st.integers(1, 4), st.integers(1, 50), st.integers(1, 40)),
+    st.booleans(),
+)
+def test_threads_slabs_and_files_do_not_change_anything(seed, threshold, kind, parts, on_disk):
+    rng = np.random.default_rng(seed)
+    noise = gaussian_filter(rng.standard_normal((45, 24, 25)).astype(np.float32), 1.5)
+    data = np.clip(noise / noise.std() * 0.3 + 0.3, 0, 1)
+    data = {"mask": data > 0.5, "soft": data, "per cent": np.rint(100 * data).astype(np.int8)}[kind]
+    inside = rng.random(data.shape) < 0.99
+    parameters = ClusterParameters(threshold, minimum_volume=20, minimum_probability=0.3)
+    plain = cluster(data, 1.0, parameters, mask=inside, slab=99)
+    threads, slab, some = parts
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clustering, "_DEPTH", slab)
+        patch.setattr(labelling, "_RUNS", some)
+        patch.setattr(table, "_FEW", some)
+        scratch = folder if on_disk else None
+        found = cluster(data, 1.0, parameters, None, None, threads, inside, slab, scratch)
+        np.testing.assert_array_equal(plain.labels, found.labels)
+    assert plain.table.equals(found.table)
+    assert plain.facts == found.facts
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.2, 0.8), st.tuples(*[st.integers(1, 14)] * 3))
+def test_holes_of_planes_are_those_that_no_way_leads_out_of(seed, density, shape):
+    mask = np.random.default_rng(seed).random(shape) < density
+    expected = np.stack([binary_fill_holes(plane) for plane in mask])
+    np.testing.assert_array_equal(shells._fill_planes(mask), expected)
+
+
+@pytest.mark.parametrize("depth", [1, 7, 16])
+def test_smoothing_by_boxes_is_the_same_as_of_the_whole(depth):
+    data = np.random.default_rng(0).integers(0, 101, (23, 18, 20)).astype(np.int8)
+    whole = smooth(data.astype(np.float32) / 100, 1.0)
+    for low in range(0, len(data), depth):
+        box = (slice(low, min(low + depth, len(data))), slice(3, 18), slice(0, 20))
+        np.testing.assert_array_equal(smooth_box(data, box, 1.0), whole[box])
 
 
 @settings(max_examples=25, deadline=None)

@@ -24,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CONDA_NAMES = {"pytorch": "torch"}
 MODULES = {
     "cc3d": "connected-components-3d",
-    "fill_voids": "fill-voids",
     "PIL": "pillow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",

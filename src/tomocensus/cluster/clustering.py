@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +16,16 @@ from skimage.filters import threshold_otsu
 
 from tomocensus.cluster.labelling import find_runs
 from tomocensus.cluster.outlines import is_sharp
+from tomocensus.cluster.parallel import each, spans
 from tomocensus.cluster.pieces import Piece, part_by_outlines, separate
-from tomocensus.cluster.smoothing import chances, smooth_box, smooth_slabs
+from tomocensus.cluster.smoothing import chances, smooth_box
 from tomocensus.cluster.solidity import digital_solidity
 from tomocensus.cluster.table import describe, paint
 from tomocensus.errors import InputError
 from tomocensus.volume import release_pages, releasing
 
+# Slices smoothed at a time by each thread.
+_DEPTH = 16
 # Where outlines part, objects are judged as a whole (`minimum_probability`), so fainter voxels may
 # join in: this part of the threshold.
 _OUTLINED = 0.8
@@ -102,7 +104,7 @@ def cluster(
     membrane: np.ndarray | None = None,
     threads: int = 1,
     mask: np.ndarray | None = None,
-    slab: int = 128,
+    slab: int = 32,
     scratch: str | Path | None = None,
 ) -> Clustering:
     """Group object voxels into instances.
@@ -123,7 +125,7 @@ def cluster(
     membrane : numpy.ndarray, optional
         Not used yet.
     threads : int
-        Components are handled in parallel; the result does not depend on it.
+        Slabs and components are worked on in parallel; the result does not depend on it.
     mask : numpy.ndarray, optional
         Voxels of 0 and less are background.
     slab : int
@@ -147,10 +149,11 @@ def cluster(
     parameters = parameters or ClusterParameters()
     probability = np.asarray(probability)
     boundary = None if boundary is None else np.asarray(boundary)
-    objects, threshold, sharp = _objects(probability, boundary, mask, parameters, scratch)
-    runs = find_runs(objects, slab)
+    given = (boundary, mask, parameters, scratch, threads)
+    objects, threshold, sharp = _objects(probability, *given)
+    runs = find_runs(objects, slab, threads)
     labels = _zeros(objects.shape, np.int32, scratch)
-    runs.paint(labels, np.arange(runs.count + 1, dtype=np.int32))
+    runs.paint(labels, np.arange(runs.count + 1, dtype=np.int32), threads)
     smallest = max(1.0, parameters.minimum_volume / float(np.prod(sizes)))
     aspect = tuple((sizes / sizes.min()).tolist())
     job = _Job(labels, runs.boxes(), probability, boundary, parameters, smallest, sharp, aspect)
@@ -160,9 +163,9 @@ def cluster(
     least = 0.0 if parameters.threshold == "auto" else parameters.minimum_probability - 1e-6
     sure = [piece for piece in large if piece.chance >= least]
     # Every piece holds its own mask: the components' memory serves for the labels.
-    runs.paint(labels, np.zeros(runs.count + 1, np.int32))
-    shown = paint(sure, labels)
-    table = describe(shown, labels, objects, probability, sizes)
+    runs.paint(labels, np.zeros(runs.count + 1, np.int32), threads)
+    shown = paint(sure, labels, threads)
+    table = describe(shown, labels, objects, probability, sizes, threads)
     weak = len(large) - len(sure)
     facts = {
         "threshold": float(threshold),
@@ -213,13 +216,7 @@ class _Job:
 
 def _in_parallel(job: _Job, count: int, threads: int) -> list[Piece]:
     """Return the pieces of components 1..count, in that order."""
-    numbers = range(1, count + 1)
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            results = list(pool.map(job, numbers))
-    else:
-        results = [job(number) for number in numbers]
-    return [piece for result in results for piece in result]
+    return [piece for found in each(job, range(1, count + 1), threads) for piece in found]
 
 
 def _balance(runs, table) -> dict:
@@ -263,33 +260,44 @@ def _edges(voxel_size) -> np.ndarray:
     return sizes
 
 
-def _objects(probability, boundary, mask, parameters, scratch) -> tuple[np.ndarray, float, bool]:
+def _objects(
+    probability, boundary, mask, parameters, scratch, threads
+) -> tuple[np.ndarray, float, bool]:
     """Return the object voxels, the threshold used, and whether outlines part them."""
     binary = _is_binary(probability)
     threshold = parameters.threshold
     if threshold == "auto":
-        threshold = _otsu(probability, binary)
+        threshold = _otsu(probability, binary, threads)
     objects = _zeros(probability.shape, bool, scratch)
-    _mark(objects, probability, threshold, binary, mask)
+    _mark(objects, probability, threshold, binary, mask, threads)
     sharp = boundary is not None and parameters.convexity and is_sharp(boundary, objects)
     if sharp:
         threshold *= _OUTLINED
-        _mark(objects, probability, threshold, binary, mask)
+        _mark(objects, probability, threshold, binary, mask, threads)
     return objects, threshold, sharp
 
 
-def _mark(objects, probability, threshold, binary, mask) -> None:
+def _mark(objects, probability, threshold, binary, mask, threads=1) -> None:
     """Set `objects` to the voxels from the threshold on, and within the mask."""
-    # A binary map needs no smoothing, nor floats.
-    slabs = [] if binary else smooth_slabs(probability, 1.0)
-    for z, smoothed in releasing(slabs, objects, every=1):
-        objects[z] = smoothed >= threshold if threshold > 0 else smoothed > 0
-    planes = zip(objects, probability, strict=True) if binary else ()
-    for plane, chance in releasing(planes, objects, probability):
-        np.greater(chance, 0, out=plane)
-    planes = zip(objects, mask, strict=True) if mask is not None else ()
-    for plane, allowed in releasing(planes, objects, mask):
-        plane &= np.asarray(allowed) > 0
+
+    def mark(z):
+        # A binary map needs no smoothing, nor floats.
+        if binary or threshold <= 0:
+            np.greater(_smoothed(probability, z, binary), 0, out=objects[z])
+        else:
+            np.greater_equal(_smoothed(probability, z), threshold, out=objects[z])
+        if mask is not None:
+            objects[z] &= np.asarray(mask[z]) > 0
+        for array in (objects, probability, mask):
+            release_pages(array)
+
+    each(mark, spans(len(objects), _DEPTH), threads)
+
+
+def _smoothed(data, z, binary=False) -> np.ndarray:
+    """Return slices of the smoothed map; of a binary one as they are."""
+    ny, nx = data.shape[1:]
+    return data[z] if binary else smooth_box(data, (z, slice(0, ny), slice(0, nx)), 1.0)
 
 
 def _is_binary(data: np.ndarray) -> bool:
@@ -309,11 +317,15 @@ def _only(plane, top):
     return not odd
 
 
-def _otsu(data: np.ndarray, binary: bool) -> float:
+def _otsu(data: np.ndarray, binary: bool, threads: int = 1) -> float:
     """Return Otsu's threshold of the smoothed map, 0.5 for a constant one."""
-    counts = np.zeros(256, np.int64)
-    for _, smoothed in smooth_slabs(data, 0.0 if binary else 1.0):
-        counts += np.histogram(smoothed, 256, (0, 1))[0]
+
+    def count(z):
+        found = np.histogram(chances(_smoothed(data, z, binary)), 256, (0, 1))[0]
+        release_pages(data)
+        return found
+
+    counts = np.sum(each(count, spans(len(data), _DEPTH), threads), axis=0)
     if np.count_nonzero(counts) < 2:
         return 0.5
     return float(threshold_otsu(hist=(counts, (np.arange(256) + 0.5) / 256)))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from tomocensus.volume import releasing
+from tomocensus.cluster.parallel import each, spans
+from tomocensus.volume import release_pages
 
-# Runs painted before the pages that they lie in are let go of.
-_RUNS = 1_000_000
+# Runs painted at a time, before the pages that they lie in are let go of.
+_RUNS = 100_000
 
 
 @dataclass
@@ -32,15 +33,18 @@ class Runs:
             for one, two in zip(low, high, strict=True)
         ]
 
-    def paint(self, out: np.ndarray, values: np.ndarray) -> None:
+    def paint(self, out: np.ndarray, values: np.ndarray, threads: int = 1) -> None:
         """Write ``values[label]`` to every run of a volume."""
-        for first in releasing(range(0, len(self.row), _RUNS), out, every=1):
-            part = slice(first, first + _RUNS)
-            value = values[self.label[part]]
-            _paint_runs(out, self.row[part], self.start[part], self.stop[part], value)
+
+        def part(runs):
+            value = values[self.label[runs]]
+            _paint_runs(out, self.row[runs], self.start[runs], self.stop[runs], value)
+            release_pages(out)
+
+        each(part, spans(len(self.row), _RUNS), threads)
 
 
-def find_runs(objects: np.ndarray, slab: int = 128) -> Runs:
+def find_runs(objects: np.ndarray, slab: int = 32, threads: int = 1) -> Runs:
     """Label connected components (26 neighbours), slab by slab, joined by union-find.
 
     Parameters
@@ -49,6 +53,8 @@ def find_runs(objects: np.ndarray, slab: int = 128) -> Runs:
         Boolean, ``(nz, ny, nx)``, or anything that gives such slices along z.
     slab : int
         Slices in memory at a time; the result does not depend on it.
+    threads : int
+        Slabs worked on at a time; the result does not depend on it.
 
     Returns
     -------
@@ -56,17 +62,20 @@ def find_runs(objects: np.ndarray, slab: int = 128) -> Runs:
         Components numbered in the order of their first voxels.
     """
     nz, ny, nx = objects.shape
-    found = [
-        _slab_runs(np.asarray(objects[z : z + slab]), z * ny)
-        for z in releasing(range(0, nz, slab), objects, every=1)
-    ]
+
+    def runs(z):
+        found = _slab_runs(np.asarray(objects[z]), z.start * ny)
+        release_pages(objects)
+        return found
+
+    found = each(runs, spans(nz, slab), threads)
     row, start, stop = (np.concatenate(parts) for parts in zip(*found, strict=True))
     label = np.zeros(len(row), np.int32)
     count = _join_runs(row, start, stop, nz, ny, label)
     return Runs(row, start, stop, label, count, (nz, ny, nx))
 
 
-def label_slabs(objects: np.ndarray, out: np.ndarray, slab: int = 128) -> int:
+def label_slabs(objects: np.ndarray, out: np.ndarray, slab: int = 32) -> int:
     """Label connected components (26 neighbours) into `out`.
 
     Parameters

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import heapq
 
-import edt
 import numba
 import numpy as np
 from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
+from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.smoothing import chances
 from tomocensus.volume import releasing
 
@@ -139,7 +139,7 @@ def _basins(mask: np.ndarray, boundary: np.ndarray) -> np.ndarray:
     """Return the basins of a watershed, each from a seed deep inside; more than objects."""
     core = mask & (boundary < INSIDE)
     # Where nothing else is, the border of the array is as far as it goes.
-    depth = np.minimum(edt.edt(core, black_border=False), np.float32(max(core.shape)))
+    depth = np.minimum(distance_inside(core, border=False), np.float32(max(core.shape)))
     peaks = peak_local_max(
         ndimage.gaussian_filter(depth, 1.0),
         min_distance=2,

@@ -1,16 +1,12 @@
-"""Gaussian smoothing of maps, slab by slab."""
+"""Gaussian smoothing of maps and of boxes of them."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numba
 import numpy as np
 
-from tomocensus.volume import releasing
 
-
-def smooth(volume: np.ndarray, sigma: float) -> np.ndarray:
+def smooth(volume: np.ndarray, sigma: float, planes: slice = slice(None)) -> np.ndarray:
     """Return a volume smoothed by a Gaussian (float32, mirrored at its border, cut at 4 sigma).
 
     Parameters
@@ -19,6 +15,8 @@ def smooth(volume: np.ndarray, sigma: float) -> np.ndarray:
         ``(nz, ny, nx)``.
     sigma : float
         Voxels.
+    planes : slice
+        Those along z that are returned; all by default.
 
     Notes
     -----
@@ -29,7 +27,8 @@ def smooth(volume: np.ndarray, sigma: float) -> np.ndarray:
     reach = int(4 * sigma + 0.5)
     steps = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (steps / sigma) ** 2)
-    return _smooth(volume, (weights / weights.sum()).astype(np.float32))
+    low, high, _ = planes.indices(len(volume))
+    return _smooth(volume, (weights / weights.sum()).astype(np.float32), low, high)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -48,14 +47,14 @@ def _add(target, source, weight):
 
 
 @numba.njit(cache=True, nogil=True)
-def _smooth(volume, weights):
-    """Convolve along z, y and x; rows along x are the innermost loop everywhere."""
+def _smooth(volume, weights, low, high):
+    """Convolve planes along z, y and x; rows along x are the innermost loop everywhere."""
     nz, ny, nx = volume.shape
     reach = len(weights) // 2
-    result = np.empty_like(volume)
+    result = np.empty((high - low, ny, nx), np.float32)
     plane = np.empty((ny, nx), np.float32)
     line = np.empty(nx + 2 * reach, np.float32)
-    for z in range(nz):
+    for z in range(low, high):
         for y in range(ny):
             row = plane[y]
             row[:] = 0
@@ -68,7 +67,7 @@ def _smooth(volume, weights):
             for x in range(reach):
                 line[x] = line[reach + _mirror(x - reach, nx)]
                 line[reach + nx + x] = line[reach + _mirror(nx + x, nx)]
-            out = result[z, y]
+            out = result[z - low, y]
             out[:] = 0
             for k in range(len(weights)):
                 _add(out, line[k : k + nx], weights[k])
@@ -78,30 +77,9 @@ def _smooth(volume, weights):
 def chances(data: np.ndarray) -> np.ndarray:
     """Return a map (0-1, per cent or boolean) as float32 0-1."""
     chance = np.asarray(data, dtype=np.float32)
-    return chance / 100 if data.dtype.kind in "iu" else chance
-
-
-def smooth_slabs(
-    data: np.ndarray, sigma: float, depth: int = 32
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield z slices and the smoothed probabilities there; the same as smoothing all at once.
-
-    Parameters
-    ----------
-    data : numpy.ndarray
-        ``(nz, ny, nx)``; floats 0-1, or integers in per cent.
-    sigma : float
-        Voxels; 0 for none.
-    depth : int
-        Slices at a time.
-    """
-    halo = int(4 * sigma + 0.5)
-    for z in releasing(range(0, data.shape[0], depth), data, every=1):
-        low, end = max(0, z - halo), min(z + depth, data.shape[0])
-        slab = chances(data[low : min(end + halo, data.shape[0])])
-        if sigma:
-            slab = smooth(slab, sigma)
-        yield slice(z, end), slab[z - low : end - low]
+    if data.dtype.kind in "iu":
+        chance /= 100
+    return chance
 
 
 def widened(box: tuple, shape: tuple, room: int) -> tuple[tuple, tuple]:
@@ -139,4 +117,4 @@ def smooth_box(data: np.ndarray, box: tuple, sigma: float) -> np.ndarray:
         Voxels.
     """
     wide, inner = widened(box, data.shape, int(4 * sigma + 0.5))
-    return smooth(chances(data[wide]), sigma)[inner]
+    return smooth(chances(data[wide]), sigma, inner[0])[:, *inner[1:]]

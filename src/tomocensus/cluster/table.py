@@ -6,9 +6,12 @@ import numba
 import numpy as np
 import pandas as pd
 
+from tomocensus.cluster.parallel import each, spans
 from tomocensus.cluster.pieces import Piece
-from tomocensus.volume import releasing
+from tomocensus.volume import release_pages, releasing
 
+# Pieces looked at before the pages that they lie in are let go of.
+_FEW = 64
 COLUMNS = (
     "instance",
     "voxels",
@@ -25,7 +28,19 @@ COLUMNS = (
 )
 
 
-def paint(pieces: list[Piece], labels: np.ndarray) -> list[Piece]:
+def _each(work, count: int, threads: int, *arrays: np.ndarray) -> list:
+    """Return ``work(index)`` of `count` pieces, and let go of pages after some of them."""
+
+    def some(part):
+        found = [work(index) for index in range(part.start, part.stop)]
+        for array in arrays:
+            release_pages(array)
+        return found
+
+    return [one for found in each(some, spans(count, _FEW), threads) for one in found]
+
+
+def paint(pieces: list[Piece], labels: np.ndarray, threads: int = 1) -> list[Piece]:
     """Paint the largest first, so that nested objects stay; number by first voxel.
 
     Parameters
@@ -34,6 +49,8 @@ def paint(pieces: list[Piece], labels: np.ndarray) -> list[Piece]:
         Objects in their crops.
     labels : numpy.ndarray
         int32 zeros; gets 1..N.
+    threads : int
+        The result does not depend on it.
 
     Returns
     -------
@@ -43,20 +60,24 @@ def paint(pieces: list[Piece], labels: np.ndarray) -> list[Piece]:
     order = sorted(range(len(pieces)), key=lambda i: (-pieces[i].voxels, pieces[i].start))
     for index in releasing(order, labels):
         labels[pieces[index].box][pieces[index].mask] = index + 1
-    plane = labels.shape[1] * labels.shape[2]
-    firsts = []
-    for index, piece in enumerate(releasing(pieces, labels)):
-        z, y, x = _first(labels[piece.box], index + 1)
-        if z >= 0:
-            z, y, x = np.add(piece.start, (z, y, x))
-            firsts.append((int(z) * plane + int(y) * labels.shape[2] + int(x), index))
-    firsts.sort()
+
+    def first(index):
+        place = np.array(_first(labels[pieces[index].box], index + 1))
+        return tuple((place + pieces[index].start).tolist()) if place[0] >= 0 else None
+
+    places = _each(first, len(pieces), threads, labels)
+    seen = sorted((place, index) for index, place in enumerate(places) if place is not None)
+    shown = [pieces[index] for _, index in seen]
+    numbers = np.arange(1, len(shown) + 1)
+    before = np.array([index for _, index in seen], np.int64) + 1
     # By way of negative numbers, for old and new ones overlap.
-    for number, (_, index) in enumerate(releasing(firsts, labels), start=1):
-        _rename(labels[pieces[index].box], index + 1, -number)
-    for number, (_, index) in enumerate(releasing(firsts, labels), start=1):
-        _rename(labels[pieces[index].box], -number, number)
-    return [pieces[index] for _, index in firsts]
+    for old, new in ((before, -numbers), (-numbers, numbers)):
+
+        def rename(at, old=old, new=new):
+            _rename(labels[shown[at].box], old[at], new[at])
+
+        _each(rename, len(shown), threads, labels)
+    return shown
 
 
 @numba.njit(cache=True, nogil=True)
@@ -101,6 +122,7 @@ def describe(
     objects: np.ndarray,
     probability: np.ndarray,
     voxel_size: np.ndarray,
+    threads: int = 1,
 ) -> pd.DataFrame:
     """Describe every instance; probabilities are those of its unfilled voxels.
 
@@ -112,6 +134,8 @@ def describe(
         ``(nz, ny, nx)``; probability as floats 0-1 or integers in per cent.
     voxel_size : float
         Å.
+    threads : int
+        The result does not depend on it.
 
     Returns
     -------
@@ -119,16 +143,20 @@ def describe(
         One row an instance; its ``attrs`` hold ``object_voxels``, those of all instances together.
     """
     scale = 100 if probability.dtype.kind in "iu" else 1
-    found = np.zeros((len(pieces), 3))
-    border = np.zeros(len(pieces), bool)
-    for index, piece in enumerate(releasing(pieces, labels, objects, probability)):
-        crop = labels[piece.box]
-        found[index] = _measure(crop, objects[piece.box], probability[piece.box], index + 1)
-        for axis, side in enumerate(piece.box):
-            if side.start == 0:
-                border[index] |= np.any(crop.take(0, axis) == index + 1)
-            if side.stop == labels.shape[axis]:
-                border[index] |= np.any(crop.take(-1, axis) == index + 1)
+
+    def measure(index):
+        box = pieces[index].box
+        crop = labels[box]
+        border = any(
+            np.any(crop.take(end, axis) == index + 1)
+            for axis, side in enumerate(box)
+            for end in (0, -1)
+            if (side.start, side.stop - labels.shape[axis])[end] == 0
+        )
+        return *_measure(crop, objects[box], probability[box], index + 1), border
+
+    found = _each(measure, len(pieces), threads, labels, objects, probability)
+    found = np.array(found, float).reshape(-1, 4)
     voxels = found[:, 0].astype(np.int64)
     table = pd.DataFrame(
         {
@@ -141,7 +169,7 @@ def describe(
             "neck_ratio": [piece.neck_ratio for piece in pieces],
             "fill": [piece.fill for piece in pieces],
             "filled_voxels": [piece.filled_voxels for piece in pieces],
-            "touches_border": border,
+            "touches_border": found[:, 3] > 0,
             "mean_probability": found[:, 2] / np.maximum(found[:, 1], 1) / scale,
         }
     )
