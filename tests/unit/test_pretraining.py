@@ -86,6 +86,63 @@ def test_going_on_from_a_base_may_keep_a_share_of_its_weights(tmp_path, monkeypa
     assert mean.card["trained_on"] == "2 simulated tomograms, after 2 simulated tomograms"
 
 
+def test_training_for_minutes_takes_what_comes_into_the_cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(segment_pretrain, "ENOUGH", 2)
+    size = "--batch 2 --patch 32 --slices 3 --depth 3"
+    rounds = f"--rounds 1 --tomograms 2 --steps 3 {size} --width 4 --output first --cache a"
+    arriving = f"--tomograms 4 {size} --width 6 --output second --cache b --start first"
+    for options in (rounds, f"{arriving} --minutes 0.02 --readers 1"):
+        monkeypatch.setattr(sys, "argv", ["pretrain", *options.split()])
+        if "--minutes" in options:
+            for seed in range(4):
+                training.stored_tomogram(seed, tmp_path / "b")
+        segment_pretrain.main()
+    card = load_model("second", "segmenter").card
+    assert card["architecture"]["width"] == 6
+    assert card["recipe"]["minutes"] == 0.02
+    # Two are kept to calibrate on; the others are learnt from.
+    assert card["trained_on"] == "4 simulated tomograms, after 2 simulated tomograms"
+    assert card["metrics"]["held_out_probability_voxels"] > 0
+    monkeypatch.setattr(
+        sys, "argv", ["pretrain", *arriving.split(), "--minutes", "1", "--share", "0.5"]
+    )
+    with pytest.raises(SystemExit):
+        segment_pretrain.main()
+
+
+def test_an_encoder_learns_for_minutes_from_what_comes_into_the_cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"LATER": 4, "CHECKED": 2, "ENOUGH": 2, "ROOM": 3000}.items():
+        monkeypatch.setattr(classify_pretrain, name, value)
+    options = "--encoder e --head h --cache c --tomograms 3 --width 4 --minutes 0.02 --batch 16"
+    for more in (["--simulate-only"], []):
+        monkeypatch.setattr(sys, "argv", ["pretrain", *options.split(), *more])
+        classify_pretrain.main()
+    assert len(list((tmp_path / "c").glob("views-*.npz"))) == 9
+    card = load_model("e", "encoder").card
+    assert card["training"]["simulated_tomograms"] in (2, 3)
+    assert "--minutes 0.02" in card["recipe"]
+    assert load_model("h", "classifier").card["encoder"] == card["sha256"]
+
+
+def test_batches_of_objects_show_two_close_looks_of_each(tmp_path):
+    seen, names, _ = classify_pretrain.collect(range(1), tmp_path)
+    room = sum(len(view.kinds) for view in seen) - len(seen[-1].kinds)
+    objects = classify_pretrain.Objects(sorted(set(names)), room, np.random.default_rng(0), "cpu")
+    objects.add(seen, names)
+    assert len(objects.target) == len(seen) - 1  # the last one finds no room
+    crops, looks, owners, features, target = objects.batch(20)
+    assert len(crops) == len(looks) == len(owners) == 80
+    for owner in range(20):
+        assert sorted(looks[owners == owner].tolist()) == [0, 1, 2, 2]
+    row = int(np.nonzero([np.array_equal(v.features, features[3]) for v in seen])[0][0])
+    assert sorted(set(names))[target[3]] == names[row]
+    # Turned and mirrored, a mask keeps its voxels.
+    mask = np.sort(seen[row].crops[0, 1].ravel())
+    assert np.array_equal(np.sort(crops[12, 1].ravel().numpy()), mask)
+
+
 def test_views_of_a_training_tomogram_are_kept(tmp_path):
     seen, names, seeds = classify_pretrain.collect(range(1), tmp_path)
     again, kinds, _ = classify_pretrain.collect(range(1), tmp_path)

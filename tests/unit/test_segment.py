@@ -17,7 +17,7 @@ from tomocensus.segment.contrast import (
     scale_annotation,
 )
 from tomocensus.segment.inference import Predictor
-from tomocensus.segment.network import build, fold, halo
+from tomocensus.segment.network import build, fold, halo, widened
 from tomocensus.segment.targets import (
     IGNORE,
     TargetSlice,
@@ -410,6 +410,63 @@ def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():
     assert (shifted[1, 1] == torch.tensor([0, 0, 101, 101])).all()  # held out, then 0.4
     assert (shifted[:, 2:] == 0).all()
     assert (shifted[2] == 0).all()
+
+
+def slice_of(image, target):
+    held = np.zeros(target.shape, bool)
+    return TargetSlice("a", 0, image.astype(np.float32), target[None].astype(np.uint8), held)
+
+
+def test_patches_turn_image_and_target_alike():
+    coarse = np.random.default_rng(0).random((8, 9)) > 0.5
+    target = np.kron(coarse, np.ones((12, 12))).astype(np.uint8)
+    patches = Patches([slice_of(target[None] * 2.0 - 1, target)], 32, np.random.default_rng(1))
+    image, wanted = patches.batch(16)
+    assert image.shape == wanted.shape == (16, 1, 32, 32)
+    known = wanted != IGNORE
+    # Beyond the border (a window may reach there) nothing is known.
+    assert 0.4 < known.float().mean() < 1
+    # Brightness, contrast and noise change; what is object stays brighter than what is not.
+    for one, here, truth in zip(image, known, wanted, strict=True):
+        inside, outside = one[here & (truth == 1)], one[here & (truth == 0)]
+        if len(inside) > 50 and len(outside) > 50:
+            assert inside.mean() > outside.mean() + 0.8
+
+
+def test_patches_are_turned_mirrored_and_scaled():
+    target = np.zeros((64, 64), np.uint8)
+    target[31:34, 8:56] = 1
+    patches = Patches([slice_of(np.zeros((1, 64, 64)), target)], 48, np.random.default_rng(2))
+    angles = []
+    for wanted in patches.batch(40)[1][:, 0].numpy() == 1:
+        if wanted.sum() > 60:
+            y, x = np.nonzero(wanted)
+            angles.append(np.degrees(np.linalg.eigh(np.cov(y, x))[1][0, 1]))
+    assert len(angles) > 10
+    assert len({round(angle / 10) for angle in angles}) > 5
+
+
+def test_more_slices_join_the_patches():
+    one = slice_of(np.zeros((1, 32, 32)), np.ones((32, 32)))
+    patches = Patches([one], 16, np.random.default_rng(0))
+    patches.add([slice_of(np.full((1, 32, 32), 50.0), np.ones((32, 32)))])
+    bright = (patches.batch(40)[0].mean(dim=(1, 2, 3)) > 5).float().mean()
+    assert 0.2 < bright < 0.8
+
+
+def test_a_widened_network_says_the_same_until_noise_parts_its_copies():
+    narrow = build({"slices": 3, "width": 4, "depth": 3}, 2)
+    for _ in range(3):
+        narrow(torch.randn(2, 3, 32, 32) * 2 + 1)
+    narrow.eval()
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        said = narrow(image)
+        same = widened(narrow, 7, np.random.default_rng(0))
+        assert same.head.in_channels == 7
+        torch.testing.assert_close(same(image), said, atol=1e-5, rtol=1e-5)
+        noisy = widened(narrow, 7, np.random.default_rng(0), 0.1)
+        assert 0 < (noisy(image) - said).abs().mean() < said.abs().mean()
 
 
 def outline_stack(labels):

@@ -12,6 +12,7 @@ from tomocensus.simulate import (
     KINDS,
     Imaging,
     image_labels,
+    plain,
     simulate_from_labels,
     simulate_tomogram,
     write_dataset,
@@ -346,3 +347,36 @@ def test_a_written_data_set_is_the_simulated_one(tmp_path):
         str(number): kind for number, kind in made.classes.items()
     }
     assert json.loads((tmp_path / "a" / "parameters.json").read_text())["seed"] == 7
+
+
+def test_plain_matter_is_even_and_its_membranes_are_walls():
+    settings = {"shape": (32, 96, 96), "voxel_size": 12.0}
+    made = [simulate_tomogram(seed, matter="plain", **settings) for seed in range(3)]
+    again = simulate_tomogram(0, matter="plain", **settings)
+    assert np.array_equal(made[0].tomogram.data, again.tomogram.data)
+    for one in made:
+        labels = np.asarray(one.instances.data)
+        assert (labels[one.membrane] > 0).all()
+    cell = simulate_tomogram(0, **settings)
+    assert not np.array_equal(cell.tomogram.data, again.tomogram.data)
+    with pytest.raises(ValueError, match="matter 'dark'"):
+        simulate_tomogram(1, matter="dark")
+
+
+@pytest.mark.parametrize("kind", sorted(plain.WALLED))
+def test_a_plain_wall_is_as_thick_as_drawn(kind):
+    depth = np.linspace(40, -600, 6401)
+    points = np.zeros((3, len(depth)))
+    fill = plain._walled(50.0, 1.0, 0.2, None, None)
+    density, membrane = fill(np.random.default_rng(0), depth, 0 * depth, points, 10.0)
+    assert np.array_equal(membrane, (depth <= 0) & (depth > -50))
+    assert (density[membrane] == 1).all()
+    assert (density[depth > 0] == 0).all()
+    assert 0.1 <= density[depth < -60].max() <= 0.3
+    for seed in range(20):
+        style = plain.plain_style(np.random.default_rng(seed))
+        density, membrane = style.fills[kind](
+            np.random.default_rng(seed), depth, 0 * depth, points, 10.0
+        )
+        assert (density[depth > 0] == 0).all()
+        assert membrane is None or not membrane[depth > 0].any()
