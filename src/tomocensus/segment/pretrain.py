@@ -352,7 +352,7 @@ def main() -> None:
 
 
 def half(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return weights in half precision: half the size, and maps that hardly differ (4 % at most)."""
+    """Return weights in half precision: half the size, and maps that differ by 4 % at most."""
     return {
         name: value.astype(np.float16) if value.dtype == np.float32 else value
         for name, value in weights.items()
