@@ -42,7 +42,7 @@ SCALE = 16.0
 GROUPS = 8
 # Training with --minutes: tomograms for prior and head, for the check, to wait for, and room for
 # crops (27 GB on the GPU).
-LATER, CHECKED, ENOUGH, ROOM = 160, 40, 60, 500_000
+LATER, CHECKED, ENOUGH, ROOM = 100, 30, 40, 500_000
 # A user's tomograms are imaged alike, those of pretraining are not: there probabilities need less
 # softening (measured on data sets of one condition each, see benchmarks/classify.py).
 ALIKE = 2 / 3
@@ -588,6 +588,7 @@ def main() -> None:
             "objects": count,
             "real_objects": len(learnt[1]),
             "start": None if start is None else start.sha256,
+            "device": device,
         },
         "recipe": f"tomocensus.classify.pretrain --tomograms {arguments.tomograms} "
         f"--variants {arguments.variants} "

@@ -573,9 +573,11 @@ def _dice(one: np.ndarray, two: np.ndarray) -> float:
     return float(2 * (one & two).sum() / max(1, one.sum() + two.sum()))
 
 
-def calibrate(network, targets, heads, device) -> tuple[dict, dict]:
+def calibrate(network, targets, heads, device, trust: float = 1.0) -> tuple[dict, dict]:
     """Fit slope and offset of each head's logit on held-out voxels and fold them into the head.
 
+    With a `trust` below 1 only that part of the correction (of logarithm of slope, and of offset)
+    is made: where what is held out differs from what will be predicted.
     Returns the metrics after calibration, and ``{head: [slope, offset]}``.
     """
     logits, truth = _logits_held_out(network, targets, device)
@@ -586,6 +588,7 @@ def calibrate(network, targets, heads, device) -> tuple[dict, dict]:
         slope, offset = (1.0, 0.0)
         if y.any() and not y.all():
             slope, offset = (1.0, best_offset(x, y)) if head == THIN else platt(x, y)
+        slope, offset = slope**trust, offset * trust
         with torch.no_grad():
             network.head.weight[index] *= slope
             network.head.bias[index] = network.head.bias[index] * slope + offset
