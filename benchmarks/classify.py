@@ -127,7 +127,7 @@ def head_guesses(known, examples, test, seed, encoder=None) -> pd.DataFrame:
     )
     chances = guesses[[f"p_{kind}" for kind in card["classes"]]].to_numpy()
     guesses["found"] = np.array(card["classes"])[chances.argmax(axis=1)]
-    return test.merge(guesses[["tomogram", "instance", "found", "confidence"]])
+    return test.merge(guesses[["tomogram", "instance", "found", "confidence", "p_unknown"]])
 
 
 def forest_guesses(known, examples, test, seed) -> pd.DataFrame:
@@ -151,18 +151,43 @@ def forest_guesses(known, examples, test, seed) -> pd.DataFrame:
 
 
 def figures(guesses: pd.DataFrame) -> dict:
-    """Return accuracy, mean recall of the classes, macro-F1 and calibration error."""
-    correct = (guesses["found"] == guesses["class"]).to_numpy()
+    """Return accuracy, mean recall of the classes and macro-F1."""
+    correct = guesses["found"] == guesses["class"]
+    recall = correct.groupby(guesses["class"]).mean()
     return {
         "accuracy": correct.mean(),
-        "mean recall": pd.Series(correct).groupby(guesses["class"].to_numpy()).mean().mean(),
-        "macro-F1": f1_score(guesses["class"], guesses["found"], average="macro", zero_division=0),
-        "calibration error": calibration_error(guesses["confidence"].to_numpy(), correct),
+        "mean recall": recall.mean(),
+        "macro-F1": f1_score(
+            guesses["class"], guesses["found"], labels=list(recall.index), average="macro"
+        ),
     }
 
 
+def summary(guesses: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Return means over data sets and draws, and what only many objects together can tell.
+
+    A data set has one or two objects of some kinds, and no calibration to speak of.
+    """
+    rows = []
+    for (each, name), part in guesses.groupby(["examples a class", by], sort=False):
+        single = pd.DataFrame([figures(one) for _, one in part.groupby(["set", "draw"])]).mean()
+        correct = (part["found"] == part["class"]).to_numpy()
+        rows.append(
+            {
+                "examples a class": each,
+                by: name,
+                **single,
+                "macro-F1, sets together": figures(part)["macro-F1"],
+                "calibration error, sets together": calibration_error(
+                    part["confidence"].to_numpy(), correct
+                ),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def unseen_kind(known, truth, draws: int, encoder) -> dict[str, float]:
-    """Leave each class out of the examples; return how well low confidence tells it (AUROC)."""
+    """Leave each class out of the examples; return how well `p_unknown` tells it (AUROC)."""
     result = {}
     for kind in sorted(truth["class"].unique()):
         scores = []
@@ -171,14 +196,14 @@ def unseen_kind(known, truth, draws: int, encoder) -> dict[str, float]:
             guesses = head_guesses(known, examples[examples["class"] != kind], test, seed, encoder)
             new = guesses["class"] == kind
             if new.any() and not new.all():
-                scores.append(roc_auc_score(new, -guesses["confidence"]))
+                scores.append(roc_auc_score(new, guesses["p_unknown"]))
         if scores:
             result[kind] = float(np.mean(scores))
     return result
 
 
 def measure(found, truth, encoder, draws: int) -> pd.DataFrame:
-    """Return the figures of all methods, examples a class, and draws on one data set."""
+    """Return what all methods name the objects of one data set, by examples a class and draw."""
     no_embedding = {
         name: replace(part, embedding=part.embedding[:, :0]) for name, part in found["a"].items()
     }
@@ -194,9 +219,10 @@ def measure(found, truth, encoder, draws: int) -> pd.DataFrame:
         for seed in range(draws):
             examples, test = draw(truth, each, np.random.default_rng(seed))
             test = test[test["class"].isin(examples["class"])]
-            found_here = figures(guess(known, examples, test, seed))
-            rows.append({"examples a class": each, "method": method, **found_here})
-    return pd.DataFrame(rows)
+            named = guess(known, examples, test, seed)
+            about = {"examples a class": each, "method": method, "draw": seed}
+            rows.append(named[["class", "found", "confidence"]].assign(**about))
+    return pd.concat(rows)
 
 
 def as_lines(table: pd.DataFrame) -> list[str]:
@@ -226,12 +252,11 @@ def main() -> None:
         truth = every[every["class"].isin(SEVEN)]
         counts = counts.add(truth["class"].value_counts(), fill_value=0)
         table = measure(found, truth, shipped, arguments.draws)
-        tables.append(table.assign(snr=SNRS[number % len(SNRS)]))
+        tables.append(table.assign(set=number, snr=SNRS[number % len(SNRS)]))
         unseen.append(unseen_kind(found["a"], every, 2, shipped))
-        print(tables[-1].groupby(["examples a class", "method"], sort=False).mean().round(3))
+        print(summary(tables[-1], "method").round(3).to_string(), flush=True)
     table = pd.concat(tables)
-    methods = table.groupby(["examples a class", "method"], sort=False).mean().reset_index()
-    by_snr = table[table["method"] == SHIPPED].groupby(["examples a class", "snr"])
+    by_snr = summary(table[table["method"] == SHIPPED].sort_values("snr"), "snr")
     kinds = ", ".join(f"{kind} {n:.0f}" for kind, n in counts.sort_values().items())
     left_out = pd.DataFrame(unseen).mean().rename("AUROC").rename_axis("kind left out")
     lines = [
@@ -247,13 +272,13 @@ def main() -> None:
         "tomograms (fewer where a class has fewer there), figures from the other half; means of "
         f"{arguments.draws} draws.",
         "",
-        *as_lines(methods.drop(columns="snr")),
+        *as_lines(summary(table, "method")),
         "",
         f"By SNR, {SHIPPED}:",
         "",
-        *as_lines(by_snr.mean(numeric_only=True).reset_index()),
+        *as_lines(by_snr),
         "",
-        "Kinds without examples, told from the others by low confidence (10 examples a class, area "
+        "Kinds without examples, told from the others by `p_unknown` (10 examples a class, area "
         f"under the ROC curve; mean {left_out.mean():.3f}):",
         "",
         *as_lines(left_out.reset_index()),

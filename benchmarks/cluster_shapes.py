@@ -1,6 +1,7 @@
 """Analytic suite: shapes of known number of instances, at any size, turned and roughened.
 
 Usage: python benchmarks/cluster_shapes.py [--sizes 400 30000 3000000] [--turns 2] [--noise 0 0.6]
+       [--spacing 2 1 1]
 
 Prints the failures and the part of the cases that are right.
 """
@@ -24,7 +25,7 @@ def _tube_field(field, start, step, path, radii):
     for i in range(nz):
         for j in range(ny):
             for k in range(nx):
-                z, y, x = start[0] + i * step, start[1] + j * step, start[2] + k * step
+                z, y, x = start[0] + i * step[0], start[1] + j * step[1], start[2] + k * step[2]
                 best = field[i, j, k]
                 for n in range(max(1, len(path) - 1)):
                     m = min(n + 1, len(path) - 1)
@@ -66,10 +67,11 @@ class Solid:
         return low, high
 
     def field(self, shape, start, step):
+        step = np.broadcast_to(np.asarray(step, float), 3)
         field = np.full(shape, 1e9)
         for path, radii in self.paths:
             one = np.ascontiguousarray(path, float), np.ascontiguousarray(radii, float)
-            _tube_field(field, np.asarray(start, float), step, *one)
+            _tube_field(field, np.asarray(start, float), np.ascontiguousarray(step), *one)
         return field
 
 
@@ -202,20 +204,24 @@ def shells():
     return shapes
 
 
-def draw_solid(solid, voxels, rotation=None, noise=0.0, seed=0):
-    """Return the mask of a solid of about `voxels` voxels; noise in voxels."""
+def draw_solid(solid, voxels, rotation=None, noise=0.0, seed=0, spacing=(1, 1, 1)):
+    """Return the mask of a solid of about `voxels` voxels; noise in voxels.
+
+    `spacing`: edges of a voxel (z, y, x), of product 1.
+    """
     if rotation is not None and np.all(solid.half == 1):
         solid = solid.turned(rotation)
-    return grown([solid], voxels, lambda fields, step, grid: fields[0] <= 0, noise, seed)
+    return grown([solid], voxels, lambda fields, step, grid: fields[0] <= 0, noise, seed, spacing)
 
 
-def draw_shell(parts, missing, voxels, noise=0.0, seed=0):
+def draw_shell(parts, missing, voxels, noise=0.0, seed=0, spacing=(1, 1, 1)):
     """Return the mask of shells of about `voxels` voxels when filled."""
     rng = np.random.default_rng(seed)
     # Holes away from each other, as the missing wedge and a bad map tear them.
     ways = [Rotation.random(random_state=int(rng.integers(1e6))).as_matrix()[0] for _ in range(4)]
 
-    def visible(fields, step, grid):
+    def visible(fields, steps, grid):
+        step = max(steps)
         wall = max(2.0 * step, 0.14)
         nested = len(parts) > 1 and np.allclose(parts[0].paths[0][0], parts[1].paths[0][0])
         mask = np.zeros(fields[0].shape, bool)
@@ -232,7 +238,7 @@ def draw_shell(parts, missing, voxels, noise=0.0, seed=0):
             # The missing wedge takes what faces up and down: the steep part of the gradient.
             for field in fields:
                 near = np.abs(field + wall / 2) <= wall / 2 + step
-                up = np.abs(np.gradient(field, axis=0)) / step
+                up = np.abs(np.gradient(field, axis=0)) / steps[0]
                 mask &= ~(near & (up > np.cos(np.radians(40))))
         if missing == "torn":
             for part in parts:
@@ -243,10 +249,10 @@ def draw_shell(parts, missing, voxels, noise=0.0, seed=0):
                     mask &= far > (0.3 * radii[0]) ** 2
         return mask
 
-    return grown(parts, voxels, visible, noise, seed)
+    return grown(parts, voxels, visible, noise, seed, spacing)
 
 
-def grown(parts, voxels, visible, noise, seed):
+def grown(parts, voxels, visible, noise, seed, spacing):
     """Draw at the step that gives about `voxels` voxels, in a box with some room."""
     half = parts[0].half
     low = np.min([part.bounds()[0] for part in parts], axis=0)
@@ -258,28 +264,34 @@ def grown(parts, voxels, visible, noise, seed):
     )
     step = float((volume * coarse**3 * np.prod(half) / voxels) ** (1 / 3))
     room = 6
-    steps = step / half
+    edges = step * np.asarray(spacing, float)
+    steps = edges / half
     shape = tuple(np.ceil((high - low) / steps).astype(int) + 1 + 2 * room)
     start = low - room * steps + 0.37 * steps
     if np.all(half == 1):
-        fields = [part.field(shape, start, step) for part in parts]
+        fields = [part.field(shape, start, edges) for part in parts]
     else:
         grid = np.ogrid[tuple(slice(0, n) for n in shape)]
         grid = [a + g * s for a, g, s in zip(start, grid, steps, strict=True)]
         fields = [(np.sqrt(sum(g**2 for g in grid)) - 1)]
     grid = np.ogrid[tuple(slice(0, n) for n in shape)]
-    grid = [a + g * step for a, g in zip(start, grid, strict=True)]
-    mask = visible(fields, step, grid)
+    grid = [a + g * s for a, g, s in zip(start, grid, edges, strict=True)]
+    mask = visible(fields, edges, grid)
     if noise:
         rng = np.random.default_rng(seed)
-        inside = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
-        waves = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), 1.5)
+        inside = ndimage.distance_transform_edt(mask, sampling=spacing)
+        inside -= ndimage.distance_transform_edt(~mask, sampling=spacing)
+        sigma = 1.5 / np.asarray(spacing, float)
+        waves = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), sigma)
         mask = inside + noise * 0.5 * waves / waves.std() > 0.5
     return mask
 
 
-def cases(sizes, turns, noises, names=None):
-    """Yield name, size, turn, noise, mask and the instances expected."""
+def cases(sizes, turns, noises, names=None, spacing=(1, 1, 1)):
+    """Yield name, size, turn, noise, mask and the instances expected.
+
+    `spacing`: edges of a voxel (z, y, x), of product 1; sizes and noise are those of cubes.
+    """
     chance = np.random.default_rng(7)
     rotations = [None] + [Rotation.random(random_state=int(chance.integers(1e6))) for _ in range(9)]
     for size in sizes:
@@ -289,14 +301,21 @@ def cases(sizes, turns, noises, names=None):
                 for name, (solid, parts) in solids().items():
                     if names and name not in names:
                         continue
-                    mask = draw_solid(solid, size * max(parts, 1), rotation, noise, turn)
+                    mask = draw_solid(solid, size * parts, rotation, noise, turn, spacing)
                     yield name, size, turn, noise, mask, parts
+                # A shell of 300 voxels is three voxels wide inside: there is no lumen to see.
+                # Flat voxels must not be fewer across than that.
+                voxels = max(size, round(3000 * max(spacing) ** 3))
                 for name, (parts, missing, count) in shells().items():
                     if names and name not in names:
                         continue
-                    # A shell of 300 voxels is three voxels wide inside: there is no lumen to see.
-                    mask = draw_shell(parts, missing, max(size, 3000) * count, noise, turn)
+                    mask = draw_shell(parts, missing, voxels * count, noise, turn, spacing)
                     yield name, size, turn, noise, mask, count
+
+
+def unit(spacing):
+    """Return edges of a voxel scaled to a volume of 1."""
+    return tuple(np.asarray(spacing, float) / np.prod(spacing) ** (1 / 3))
 
 
 def main():
@@ -307,13 +326,15 @@ def main():
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.6])
     parser.add_argument("--only", nargs="+")
+    parser.add_argument("--spacing", type=float, nargs=3, default=[1, 1, 1], help="z y x")
     arguments = parser.parse_args()
+    spacing = unit(arguments.spacing)
     right, total, spent, voxels = {}, {}, 0.0, 0
     for name, size, turn, noise, mask, expected in cases(
-        arguments.sizes, arguments.turns, arguments.noise, arguments.only
+        arguments.sizes, arguments.turns, arguments.noise, arguments.only, spacing
     ):
         begin = time.process_time()
-        table = cluster(mask, 1.0, ClusterParameters(minimum_volume=size / 12)).table
+        table = cluster(mask, spacing, ClusterParameters(minimum_volume=size / 12)).table
         spent, voxels = spent + time.process_time() - begin, voxels + mask.size
         total[size] = total.get(size, 0) + 1
         right[size] = right.get(size, 0) + (len(table) == expected)

@@ -38,9 +38,9 @@ def paint_objects(volume, count, seed=0):
         field = np.full(shape, 1e9)
         if kind == 2:
             for point in path:
-                _tube_field(field, np.zeros(3), 1.0, point[None], np.array([radius * 1.05]))
+                _tube_field(field, np.zeros(3), np.ones(3), point[None], np.array([radius * 1.05]))
         else:
-            _tube_field(field, np.zeros(3), 1.0, path, np.full(len(path), radius))
+            _tube_field(field, np.zeros(3), np.ones(3), path, np.full(len(path), radius))
         inside = field <= 0
         if kind == 1:
             inside &= field > -2

@@ -44,7 +44,7 @@ def write_slices(fields, folder: Path) -> None:
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
     count = 0
-    for volume, labels, _ in fields:
+    for volume, labels, *_ in fields:
         for z in annotated_slices(labels):
             name = f"slice_{count:03d}"
             image = np.asarray(volume.data[z : z + 1], np.float32)
@@ -133,7 +133,7 @@ def by_nnunet(predictor, volume) -> np.ndarray:
 
 def scores(chance, boundary, made) -> dict:
     """Return Dice, and instance scores of the project's clustering."""
-    volume, labels, _ = made
+    volume, labels, *_ = made
     found = cluster(chance, volume.voxel_size, ClusterParameters(), boundary).labels
     return {
         "Dice": voxel_scores(chance, labels)["dice"],

@@ -46,6 +46,23 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         _remove(temporary)
 
 
+@contextlib.contextmanager
+def scratch_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield an empty folder beside the output `path` for a job's own files; gone when it ends.
+
+    What a killed job has left there goes when the same output is made again.
+    """
+    name = Path(path).with_name(f"{Path(path).name}.scratch")
+    name.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(name)
+    folder = name.with_name(f".{_HOST}.{os.getpid()}.partial.{name.name}")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
 def _remove(path: Path) -> None:
     """Remove a file or folder where there is one."""
     if path.is_dir():

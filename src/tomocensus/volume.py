@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,3 +103,22 @@ def release_pages(data: np.ndarray) -> None:
     if data is None or data.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
         return
     data._mmap.madvise(mmap.MADV_DONTNEED)
+
+
+def releasing(items: Iterable, *arrays: np.ndarray | None, every: int = 64) -> Iterator:
+    """Yield items, and let go of the pages of memory maps after every so many of them.
+
+    Parameters
+    ----------
+    items : iterable
+        What is yielded.
+    arrays : numpy.ndarray or None
+        See :func:`release_pages`.
+    every : int
+        Items.
+    """
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % every == 0:
+            for array in arrays:
+                release_pages(array)

@@ -1,11 +1,14 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tomocensus.atomic import atomic_path, write_json, write_table, write_text
+from tomocensus.atomic import atomic_path, scratch_folder, write_json, write_table, write_text
 
 
 def fail_after(target, make):
@@ -70,3 +73,19 @@ def test_text_and_table(tmp_path):
     assert (tmp_path / "a.txt").read_bytes() == "Å".encode()
     write_table(tmp_path / "a.csv", pd.DataFrame({"instance": [1], "x": [1 / 3]}))
     assert (tmp_path / "a.csv").read_bytes() == b"instance,x\n1,0.333333\n"
+
+
+def test_a_scratch_folder_goes_with_its_job_and_with_the_next_after_a_kill(tmp_path):
+    output = tmp_path / "results" / "labels.mrc"
+    with scratch_folder(output) as folder:
+        (folder / "array.raw").write_bytes(b"1")
+        assert folder.parent == output.parent
+    assert list(output.parent.iterdir()) == []
+    killed = subprocess.Popen([sys.executable, "-c", "pass"])
+    killed.wait()
+    left = output.with_name(folder.name.replace(f".{os.getpid()}.", f".{killed.pid}."))
+    left.mkdir()
+    (left / "array.raw").write_bytes(b"1")
+    with scratch_folder(output):
+        assert not left.exists()
+    assert list(output.parent.iterdir()) == []

@@ -15,7 +15,15 @@ from tomocensus.classify import (
     read_examples,
 )
 from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
-from tomocensus.classify.head import softmax
+from tomocensus.classify.head import (
+    Prior,
+    _about_means,
+    _fit,
+    _leave_one_out,
+    scores_of,
+    softmax,
+    with_shares,
+)
 from tomocensus.classify.review import rank_for_review
 from tomocensus.classify.views import (
     LOOKS,
@@ -339,6 +347,62 @@ def test_the_minimum_confidence_rejects_what_lies_between():
     middle = Embeddings(np.array([1]), half[:, :7], half[:, 7:], known.feature_names, "e")
     assert apply_head(head, middle, 0.999)["class"].tolist() == ["unknown"]
     assert apply_head(head, middle, 0.0)["class"].tolist() != ["unknown"]
+
+
+def test_both_forms_of_a_class_are_near_although_its_mean_is_farther_than_another_class():
+    line = np.eye(10)[0]
+    forms = np.repeat([12 * line, -12 * line, 5 * line], 12, axis=0)
+    kinds = np.repeat([0, 0, 1], 12)
+    weights = {
+        "centre": np.zeros(10),
+        "transform": np.eye(10),
+        "spread": np.full(10, 50.0),
+        "means": np.stack([0 * line, 5 * line]),
+        "counts": np.array([24.0, 12.0]),
+        "examples": forms + np.random.default_rng(1).normal(size=(36, 10)),
+        "example_class": kinds,
+    }
+    places = forms + np.random.default_rng(2).normal(size=(36, 10))
+    assert list(scores_of(places, weights).argmax(axis=1)) == list(kinds)
+    assert (_about_means(places, weights)[:12].argmax(axis=1) == 1).all()
+
+
+def test_leaving_an_example_out_is_the_same_as_fitting_without_it():
+    known, named = clouds({"a": 5, "b": 4, "c": 1}, distance=1.0)
+    vectors = known.table().astype(float)
+    target = np.array(["abc".index(name) for name in named["class"]])
+    weights = _fit(vectors, target, Prior.vague(vectors))
+    weights |= {"examples": weights["places"], "example_class": target}
+    scores, usable = _leave_one_out(vectors, target, np.arange(10), weights)
+    assert list(usable) == [True] * 9 + [False]
+    for row in range(9):
+        rest = np.arange(10) != row
+        counts = weights["counts"].copy()
+        counts[target[row]] -= 1
+        means = weights["means"].copy()
+        means[target[row]] = weights["places"][rest & (target == target[row])].mean(axis=0)
+        without = {**weights, "counts": counts, "means": means}
+        without |= {"examples": weights["places"][rest], "example_class": target[rest]}
+        np.testing.assert_allclose(scores[row], scores_of(vectors[row : row + 1], without)[0])
+
+
+def test_common_classes_are_likelier_and_rare_ones_are_still_found():
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], [380, 20])
+    logits = rng.normal(size=400) + np.where(truth == 0, 1.0, -1.0)
+    scores = np.stack([logits, -logits, np.full(400, -9.0)], axis=1)
+    found = with_shares(scores)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    equal = softmax(scores)
+    assert (found.argmax(axis=1) == truth).mean() > (equal.argmax(axis=1) == truth).mean() + 0.05
+    # 20 of them, and the belief in equal shares counts for 15 more of each.
+    assert 20 < found[:, 1].sum() < 45 < equal[:, 1].sum()
+
+
+def test_shares_of_a_single_object_are_nearly_equal():
+    scores = np.array([[1.0, 0.0, -2.0]])
+    plain = softmax(scores + np.log([0.475, 0.475, 0.05]))
+    np.testing.assert_allclose(with_shares(scores), plain, atol=0.01)
 
 
 def test_one_example_a_class_is_enough_and_warns():

@@ -137,11 +137,12 @@ def test_regions_of_an_object_do_not_depend_on_what_lies_far_away():
     assert same(part[:, :20], whole[:, :20, :44])
 
 
-def test_voxels_that_are_no_cubes_are_an_error():
+@pytest.mark.parametrize("size", [(10.0, 10.0), 0.0, (10.0, -1.0, 10.0), (10.0, np.nan, 10.0)])
+def test_a_wrong_voxel_size_is_an_error(size):
     labels, _ = row()
     assert len(cluster(labels > 0, (10.0, 10.0, 10.0)).table) == 1
-    with pytest.raises(InputError, match="Resample"):
-        cluster(labels > 0, (20.0, 10.0, 10.0))
+    with pytest.raises(InputError, match="three"):
+        cluster(labels > 0, size)
 
 
 def test_an_object_that_is_all_outline_is_one():

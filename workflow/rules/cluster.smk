@@ -22,7 +22,8 @@ rule cluster:
         "../../envs/cluster.yaml"
     threads: 2
     resources:
-        mem_mb=memory(1000, 16),
+        # What is larger goes to files: LARGE in the script.
+        mem_mb=memory(1000, 14, most=500),
         runtime=minutes(20, 60),
     params:
         script=script("cluster"),

@@ -274,11 +274,11 @@ def megavoxels(tomogram):
     return shape[0] * shape[1] * shape[2] / 1e6
 
 
-def memory(base, bytes_a_voxel):
-    """Memory in MB as a function of the volume's size and of the attempt."""
+def memory(base, bytes_a_voxel, most=float("inf")):
+    """Memory in MB as a function of the volume's size (up to `most` megavoxels) and the attempt."""
     return known(
         lambda wildcards, attempt: attempt
-        * int(base + bytes_a_voxel * megavoxels(wildcards.tomogram))
+        * int(base + bytes_a_voxel * min(megavoxels(wildcards.tomogram), most))
     )
 
 

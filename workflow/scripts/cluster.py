@@ -9,38 +9,53 @@ _stage.limit_threads(1)
 
 import numpy as np
 
-from tomocensus.atomic import write_table
+from tomocensus.atomic import scratch_folder, write_table
 from tomocensus.cluster import ClusterParameters, cluster, cluster_labels, decode_probability
 from tomocensus.io import read_volume, write_labels
 from tomocensus.provenance import write_provenance
 from tomocensus.volume import Volume
 
 
-def from_maps(arguments, facts):
+# Voxels from which arrays of the volume's size lie in files; the rule's memory counts on it.
+LARGE = 500_000_000
+
+
+def from_maps(arguments, facts, scratch):
     """Cluster the segmenter's maps or another program's."""
-    maps = {Path(path).stem: np.asarray(read_volume(path).data) for path in arguments.maps[1:]}
-    probability = np.asarray(read_volume(arguments.maps[0]).data)
-    scale = facts["probability_scale"] if facts.get("probability") else 100
-    mask = np.asarray(read_volume(arguments.mask).data) > 0 if arguments.mask else None
+    maps = {Path(path).stem: read_volume(path).data for path in arguments.maps[1:]}
+    probability = read_volume(arguments.maps[0]).data
+    if facts.get("probability"):
+        probability = decode_probability(probability, facts["probability_scale"], scratch)
+    mask = read_volume(arguments.mask).data if arguments.mask else None
     return cluster(
-        decode_probability(probability, scale),
+        probability,
         facts["voxel_size"],
         ClusterParameters(**json.loads(arguments.settings)),
         boundary=maps.get("boundary"),
         membrane=maps.get("membrane"),
         threads=arguments.threads,
         mask=mask,
+        scratch=scratch,
     )
 
 
 def main(arguments):
-    """Cluster and write labels, table and record."""
+    """Cluster and write, with files for what does not fit in memory."""
     facts = _stage.inspected(arguments.inspected)
+    if np.prod(facts["shape"]) < arguments.large:
+        run(arguments, facts)
+    else:
+        with scratch_folder(arguments.labels) as scratch:
+            run(arguments, facts, scratch)
+
+
+def run(arguments, facts, scratch=None):
+    """Cluster and write labels, table and record."""
     if arguments.given:
         given = np.asarray(read_volume(arguments.given).data)
         found = cluster_labels(given, facts["voxel_size"])
     else:
-        found = from_maps(arguments, facts)
+        found = from_maps(arguments, facts, scratch)
     _stage.say(f"{facts['tomogram']}: {len(found.table)} instances")
     place = Volume(
         found.labels, facts["voxel_size"], tuple(facts["origin"]), tuple(facts["nstart"])
@@ -63,6 +78,12 @@ _stage.optional(options, "--given", "--mask")
 options.add_argument("--inspected", required=True, help="input.json")
 options.add_argument("--settings", required=True, help="section 'cluster' as JSON")
 options.add_argument("--threads", type=int, default=1)
+options.add_argument(
+    "--large",
+    type=int,
+    default=LARGE,
+    help="voxels from which arrays lie in files beside the labels, not in memory",
+)
 options.add_argument("--labels", required=True)
 options.add_argument("--table", required=True)
 options.add_argument("--record", required=True)

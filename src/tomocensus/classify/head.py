@@ -1,10 +1,11 @@
-"""The classifier's head: a Gaussian for each class, with what simulation taught about Gaussians.
+"""The classifier's head: Gaussians for each class, with what simulation taught about Gaussians.
 
 Probabilistic linear discriminant analysis (Prince and Elder, ICCV 2007). Objects of one kind
 scatter with covariance W about their mean, the means of kinds scatter with covariance B. Both are
 measured once, on simulated objects, and shipped with the encoder; the user's examples then only
-have to say where each class lies. The same model says how likely an object is under a kind that
-nobody named: that is the probability of ``unknown``.
+have to say where each class lies. A class may have several forms (empty, filled and coated
+vesicles): half of its density stands about its mean, half about its single examples. The same model
+says how likely an object is under a kind that nobody named: that is the probability of ``unknown``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from tomocensus.classify.embeddings import Embeddings
 from tomocensus.errors import InputError
@@ -28,6 +30,10 @@ _PRIOR_WEIGHT = 300.0
 _TEMPERATURE_WEIGHT = 100.0
 # Part of W added to B: kinds may differ in directions in which the simulated ones do not.
 _OPEN_DIRECTIONS = 0.3
+# Of a class, more examples than these say nothing new about its forms.
+_MOST_FORMS = 100
+# For how many objects of a tomogram the belief counts that its classes are equally common.
+_SHARES_WEIGHT = 30.0
 
 
 @dataclass(frozen=True)
@@ -115,14 +121,15 @@ def fit_head(
     encoder : Model, optional
         Brings the prior; without it the examples alone have to say how kinds scatter.
     seed : int
-        Kept in the card; nothing here is random.
+        Picks those that stand for the forms of a class with very many examples.
 
     Returns
     -------
     card : dict
         Kind, classes, figures.
     weights : dict of str to numpy.ndarray
-        Centre, transform, spread of the kinds, classes' means and counts, temperature.
+        Centre, transform, spread of the kinds, classes' means and counts, the examples that stand
+        for forms with the class of each, temperature.
 
     Raises
     ------
@@ -138,7 +145,9 @@ def fit_head(
         )
     target = np.array([classes.index(name) for name in names])
     weights = _fit(vectors, target, Prior.of(encoder) or Prior.vague(vectors))
-    scores, usable = _leave_one_out(vectors, target, weights)
+    forms = _forms(target, seed)
+    weights |= {"examples": weights.pop("places")[forms], "example_class": target[forms]}
+    scores, usable = _leave_one_out(vectors, target, forms, weights)
     weights["temperature"] = np.array(
         [best_temperature(scores, target[usable], float(weights["temperature"][0]))]
     )
@@ -192,20 +201,64 @@ def _fit(vectors: np.ndarray, target: np.ndarray, prior: Prior) -> dict[str, np.
         "transform": transform,
         "spread": np.maximum(spread, 1e-3),
         "means": (means - centre) @ transform,
+        "places": (vectors - centre) @ transform,
         "counts": number,
         "temperature": np.array([prior.temperature]),
     }
 
 
+def _forms(target: np.ndarray, seed: int) -> np.ndarray:
+    """Return the rows of the examples that stand for the forms of their classes."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(np.nonzero(target == k)[0])[:_MOST_FORMS] for k in np.unique(target)]
+    return np.sort(np.concatenate(rows))
+
+
 def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     """Return log-likelihoods ``(n, k + 1)``; the last column is that of a new kind."""
     places = (vectors - weights["centre"]) @ weights["transform"]
-    spread, counts = weights["spread"], weights["counts"]
-    columns = [
-        _log_normal(places, *_posterior(mean, number, spread))
-        for mean, number in zip(weights["means"], counts, strict=True)
-    ]
-    return np.stack([*columns, _log_normal(places, 0.0, 1 + spread)], axis=1)
+    return _with_new_kind(
+        _mean_of_both(_about_means(places, weights), _about_examples(places, weights)),
+        places,
+        weights,
+    )
+
+
+def _with_new_kind(columns, places, weights):
+    """Append the log-likelihood under a kind that nobody named."""
+    return np.column_stack([columns, _log_normal(places, 0.0, 1 + weights["spread"])])
+
+
+def _mean_of_both(about_means, about_examples):
+    """Return the log of the mean of two densities."""
+    return np.logaddexp(about_means, about_examples) - np.log(2)
+
+
+def _about_means(places, weights):
+    """Return the log density about the mean of each class, ``(n, k)``."""
+    posteriors = (
+        _posterior(mean, number, weights["spread"])
+        for mean, number in zip(weights["means"], weights["counts"], strict=True)
+    )
+    return np.stack([_log_normal(places, *posterior) for posterior in posteriors], axis=1)
+
+
+def _about_examples(places, weights, itself=None):
+    """Return the log of the mean density about the single examples of each class, ``(n, k)``.
+
+    `itself`, ``(n, examples)``, tells which example a place is, and may not count for itself.
+    """
+    means, variance = _posterior(weights["examples"], 1.0, weights["spread"])
+    here, there = places / np.sqrt(variance), means / np.sqrt(variance)
+    squares = (here**2).sum(axis=1)[:, None] + (there**2).sum(axis=1) - 2 * here @ there.T
+    density = -0.5 * (squares + np.log(2 * np.pi * variance).sum())
+    if itself is not None:
+        density = np.where(itself, -np.inf, density)
+    columns = []
+    for kind in range(len(weights["counts"])):
+        mine = density[:, weights["example_class"] == kind]
+        columns.append(logsumexp(mine, axis=1) - np.log(np.isfinite(mine).sum(axis=1)))
+    return np.stack(columns, axis=1)
 
 
 def _posterior(mean, number, spread):
@@ -219,17 +272,19 @@ def _log_normal(places, mean, variance):
     return -0.5 * ((places - mean) ** 2 / variance + np.log(2 * np.pi * variance)).sum(axis=1)
 
 
-def _leave_one_out(vectors, target, weights):
+def _leave_one_out(vectors, target, forms, weights):
     """Return scores of each example without itself, and which examples have a second one."""
     usable = weights["counts"][target] > 1
-    scores = scores_of(vectors[usable], weights)
     places = (vectors[usable] - weights["centre"]) @ weights["transform"]
+    means = _about_means(places, weights)
     for row, (place, kind) in enumerate(zip(places, target[usable], strict=True)):
         number = weights["counts"][kind]
         mean = (number * weights["means"][kind] - place) / (number - 1)
         inside = _posterior(mean, number - 1, weights["spread"])
-        scores[row, kind] = _log_normal(place[None], *inside)[0]
-    return scores, usable
+        means[row, kind] = _log_normal(place[None], *inside)[0]
+    itself = np.nonzero(usable)[0][:, None] == forms
+    both = _mean_of_both(means, _about_examples(places, weights, itself))
+    return _with_new_kind(both, places, weights), usable
 
 
 def _log_priors(columns: int) -> np.ndarray:
@@ -310,6 +365,26 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
     return float(sum(gaps))
 
 
+def with_shares(scores: np.ndarray) -> np.ndarray:
+    """Return probabilities ``(n, k + 1)`` of a tomogram's objects; common classes are likelier.
+
+    How common each class is, is estimated from the objects themselves by expectation-maximisation
+    (Saerens et al., Neural Computation 2002), held to equal shares where there are few of them.
+    The share of what nobody named stays as it is.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        ``(n, k + 1)`` log-likelihoods over temperature; the last column is that of a new kind.
+    """
+    shares = np.exp(_log_priors(scores.shape[1]))
+    for _ in range(30):
+        named = softmax(scores + np.log(shares))[:, :-1].sum(axis=0)
+        named += _SHARES_WEIGHT / len(named)
+        shares = np.append((1 - NEW_KIND) * named / named.sum(), NEW_KIND)
+    return softmax(scores + np.log(shares))
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities ``(n, k)`` whose rows sum to 1."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -319,7 +394,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def apply_head(
     head: Model, embeddings: Embeddings, minimum_confidence: float = 0.5
 ) -> pd.DataFrame:
-    """Name instances.
+    """Name the instances of one tomogram.
 
     Parameters
     ----------
@@ -353,7 +428,7 @@ def apply_head(
     chances = np.zeros((0, len(classes) + 1))
     if len(embeddings.instance):
         scores = scores_of(embeddings.table().astype(float), weights)
-        chances = softmax(scores / weights["temperature"] + _log_priors(scores.shape[1]))
+        chances = with_shares(scores / weights["temperature"])
     best = chances[:, :-1].argmax(axis=1)
     confidence = chances[np.arange(len(best)), best]
     names = np.array(classes, dtype=object)[best]

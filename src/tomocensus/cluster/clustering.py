@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from tomocensus.cluster.smoothing import chances, smooth_box, smooth_slabs
 from tomocensus.cluster.solidity import digital_solidity
 from tomocensus.cluster.table import describe, paint
 from tomocensus.errors import InputError
+from tomocensus.volume import release_pages, releasing
 
 # Where outlines part, objects are judged as a whole (`minimum_probability`), so fainter voxels may
 # join in: this part of the threshold.
@@ -69,7 +71,9 @@ class Clustering:
     facts: dict = field(default_factory=dict)
 
 
-def decode_probability(data: np.ndarray, scale: float | None = None) -> np.ndarray:
+def decode_probability(
+    data: np.ndarray, scale: float | None = None, scratch: str | Path | None = None
+) -> np.ndarray:
     """Turn another program's map into float32 probabilities.
 
     Parameters
@@ -78,16 +82,21 @@ def decode_probability(data: np.ndarray, scale: float | None = None) -> np.ndarr
         Binary mask or map.
     scale : float, optional
         The value that means certainty: 1, 100 or 255. By default judged from the largest value.
+    scratch : path, optional
+        Existing folder for the result, as of :func:`cluster`.
     """
     if scale is None:
         largest = float(np.max(data)) if data.size else 1.0
         scale = 1.0 if largest <= 1 else 100.0 if largest <= 100 else 255.0
-    return np.clip(np.asarray(data, dtype=np.float32) / np.float32(scale), 0, 1)
+    decoded = _zeros(data.shape, np.float32, scratch)
+    for index in releasing(range(len(data)), decoded, data):
+        decoded[index] = np.clip(np.asarray(data[index], np.float32) / np.float32(scale), 0, 1)
+    return decoded
 
 
 def cluster(
     probability: np.ndarray,
-    voxel_size: float,
+    voxel_size: float | Sequence[float],
     parameters: ClusterParameters | None = None,
     boundary: np.ndarray | None = None,
     membrane: np.ndarray | None = None,
@@ -102,8 +111,9 @@ def cluster(
     ----------
     probability : numpy.ndarray
         ``(nz, ny, nx)``; floats 0-1, or integers in per cent.
-    voxel_size : float
-        Å, edge of a cubic voxel.
+    voxel_size : float or sequence of float
+        Å, edge of a cubic voxel, or edges (z, y, x). Objects are judged in cubes of the shortest
+        edge then (:func:`tomocensus.cluster.pieces.to_cubes`).
     parameters : ClusterParameters, optional
         Defaults where missing.
     boundary : numpy.ndarray, optional
@@ -115,7 +125,7 @@ def cluster(
     threads : int
         Components are handled in parallel; the result does not depend on it.
     mask : numpy.ndarray, optional
-        Voxels outside are background.
+        Voxels of 0 and less are background.
     slab : int
         Slices labelled at a time; the result does not depend on it.
     scratch : path, optional
@@ -131,9 +141,9 @@ def cluster(
     Raises
     ------
     InputError
-        Where three voxel sizes are given that differ.
+        Where the voxel size is not one or three positive numbers.
     """
-    voxel_size = _cubic(voxel_size)
+    sizes = _edges(voxel_size)
     parameters = parameters or ClusterParameters()
     probability = np.asarray(probability)
     boundary = None if boundary is None else np.asarray(boundary)
@@ -141,8 +151,9 @@ def cluster(
     runs = find_runs(objects, slab)
     labels = _zeros(objects.shape, np.int32, scratch)
     runs.paint(labels, np.arange(runs.count + 1, dtype=np.int32))
-    smallest = max(1.0, parameters.minimum_volume / voxel_size**3)
-    job = _Job(labels, runs.boxes(), probability, boundary, parameters, smallest, sharp)
+    smallest = max(1.0, parameters.minimum_volume / float(np.prod(sizes)))
+    aspect = tuple((sizes / sizes.min()).tolist())
+    job = _Job(labels, runs.boxes(), probability, boundary, parameters, smallest, sharp, aspect)
     pieces = _in_parallel(job, runs.count, threads)
     large = [piece for piece in pieces if piece.voxels >= smallest]
     # Not where the threshold is automatic: then the map's scale is its own.
@@ -151,7 +162,7 @@ def cluster(
     # Every piece holds its own mask: the components' memory serves for the labels.
     runs.paint(labels, np.zeros(runs.count + 1, np.int32))
     shown = paint(sure, labels)
-    table = describe(shown, labels, objects, probability, voxel_size)
+    table = describe(shown, labels, objects, probability, sizes)
     weak = len(large) - len(sure)
     facts = {
         "threshold": float(threshold),
@@ -175,13 +186,17 @@ class _Job:
     parameters: ClusterParameters
     smallest: float
     sharp: bool
+    aspect: tuple[float, float, float]
 
     def __call__(self, number: int) -> list[Piece]:
         """Return the pieces of a component."""
+        if number % 64 == 0:
+            for array in (self.components, self.probability, self.boundary):
+                release_pages(array)
         box = self.boxes[number - 1]
         crop = self.components[box] == number
         start = tuple(side.start for side in box)
-        given = (self.parameters, self.smallest)
+        given = (self.parameters, self.smallest, self.aspect)
         if self.sharp and np.count_nonzero(crop) >= self.smallest:
             pieces = part_by_outlines(crop, start, number, self.boundary, *given)
         else:
@@ -236,15 +251,16 @@ def _zeros(shape, dtype, scratch) -> np.ndarray:
     return np.memmap(file.name, dtype, "r+", shape=tuple(shape))
 
 
-def _cubic(voxel_size) -> float:
-    """Return the one voxel size; distances and hulls are those of cubes."""
+def _edges(voxel_size) -> np.ndarray:
+    """Return the edges of a voxel (z, y, x), the very same where they hardly differ."""
     sizes = np.atleast_1d(np.asarray(voxel_size, dtype=float))
-    if np.ptp(sizes) > 0.01 * sizes.mean():
+    if sizes.shape not in ((1,), (3,)) or not np.all(np.isfinite(sizes) & (sizes > 0)):
         raise InputError(
-            f"the voxels are {' x '.join(f'{size:g}' for size in sizes)} Å, but clustering needs "
-            "cubes. Resample the map to one voxel size, for example with scipy.ndimage.zoom."
+            f"voxel size {voxel_size}: give one positive number, or three (z, y, x), in Å."
         )
-    return float(sizes[0])
+    if np.ptp(sizes) <= 0.01 * sizes.mean():
+        sizes = np.full(3, sizes[0])
+    return sizes
 
 
 def _objects(probability, boundary, mask, parameters, scratch) -> tuple[np.ndarray, float, bool]:
@@ -265,12 +281,15 @@ def _objects(probability, boundary, mask, parameters, scratch) -> tuple[np.ndarr
 def _mark(objects, probability, threshold, binary, mask) -> None:
     """Set `objects` to the voxels from the threshold on, and within the mask."""
     # A binary map needs no smoothing, nor floats.
-    for z, smoothed in [] if binary else smooth_slabs(probability, 1.0):
+    slabs = [] if binary else smooth_slabs(probability, 1.0)
+    for z, smoothed in releasing(slabs, objects, every=1):
         objects[z] = smoothed >= threshold if threshold > 0 else smoothed > 0
-    for plane, chance in zip(objects, probability, strict=True) if binary else ():
+    planes = zip(objects, probability, strict=True) if binary else ()
+    for plane, chance in releasing(planes, objects, probability):
         np.greater(chance, 0, out=plane)
-    for plane, allowed in zip(objects, mask, strict=True) if mask is not None else ():
-        plane &= np.asarray(allowed, dtype=bool)
+    planes = zip(objects, mask, strict=True) if mask is not None else ()
+    for plane, allowed in releasing(planes, objects, mask):
+        plane &= np.asarray(allowed) > 0
 
 
 def _is_binary(data: np.ndarray) -> bool:
@@ -278,7 +297,7 @@ def _is_binary(data: np.ndarray) -> bool:
     if data.dtype == bool:
         return True
     top = 100 if data.dtype.kind in "iu" else 1
-    return all(_only(np.ascontiguousarray(plane), top) for plane in data)
+    return all(_only(np.ascontiguousarray(plane), top) for plane in releasing(data, data))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -300,15 +319,15 @@ def _otsu(data: np.ndarray, binary: bool) -> float:
     return float(threshold_otsu(hist=(counts, (np.arange(256) + 0.5) / 256)))
 
 
-def cluster_labels(labels: np.ndarray, voxel_size: float) -> Clustering:
+def cluster_labels(labels: np.ndarray, voxel_size: float | Sequence[float]) -> Clustering:
     """Take over another program's labelmap: number it 1..N and describe its objects.
 
     Parameters
     ----------
     labels : numpy.ndarray
         Integers (or whole floats), 0 background.
-    voxel_size : float
-        Å.
+    voxel_size : float or sequence of float
+        Å; one edge or three (z, y, x).
     """
     given = np.rint(np.asarray(labels)).astype(np.int64)
     given[given < 0] = 0
@@ -321,6 +340,6 @@ def cluster_labels(labels: np.ndarray, voxel_size: float) -> Clustering:
         start = tuple(side.start for side in box)
         solid = digital_solidity(mask)
         pieces.append(Piece(start, mask, solid, "given", label, 1.0, "none", 0))
-    table = describe(pieces, fresh, fresh > 0, (fresh > 0).astype(np.float32), voxel_size)
+    table = describe(pieces, fresh, fresh > 0, (fresh > 0).astype(np.float32), _edges(voxel_size))
     table.attrs = {}
     return Clustering(fresh, table, {"instances": len(pieces)})

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from tomocensus.volume import releasing
+
+# Runs painted before the pages that they lie in are let go of.
+_RUNS = 1_000_000
+
 
 @dataclass
 class Runs:
@@ -29,7 +34,10 @@ class Runs:
 
     def paint(self, out: np.ndarray, values: np.ndarray) -> None:
         """Write ``values[label]`` to every run of a volume."""
-        _paint_runs(out, self.row, self.start, self.stop, values[self.label])
+        for first in releasing(range(0, len(self.row), _RUNS), out, every=1):
+            part = slice(first, first + _RUNS)
+            value = values[self.label[part]]
+            _paint_runs(out, self.row[part], self.start[part], self.stop[part], value)
 
 
 def find_runs(objects: np.ndarray, slab: int = 128) -> Runs:
@@ -48,7 +56,10 @@ def find_runs(objects: np.ndarray, slab: int = 128) -> Runs:
         Components numbered in the order of their first voxels.
     """
     nz, ny, nx = objects.shape
-    found = [_slab_runs(np.asarray(objects[z : z + slab]), z * ny) for z in range(0, nz, slab)]
+    found = [
+        _slab_runs(np.asarray(objects[z : z + slab]), z * ny)
+        for z in releasing(range(0, nz, slab), objects, every=1)
+    ]
     row, start, stop = (np.concatenate(parts) for parts in zip(*found, strict=True))
     label = np.zeros(len(row), np.int32)
     count = _join_runs(row, start, stop, nz, ny, label)

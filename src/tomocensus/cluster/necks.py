@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 
-import edt
 import numba
 import numpy as np
 from scipy import ndimage
 
+from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.smoothing import smooth
 from tomocensus.cluster.solidity import lattice_hull, reaches_solidity, row_extremes
 
@@ -23,14 +23,17 @@ def depth_map(mask: np.ndarray, edge: np.ndarray | None = None) -> np.ndarray:
     edge : numpy.ndarray, optional
         Boolean; where an outline is predicted. A wall inside the mask counts like its surface.
     """
-    inner = (slice(1, -1),) * 3
-    depth = edt.edt(np.pad(mask, 1), black_border=False)[inner]
+    depth = distance_inside(mask)
     if edge is not None:
         wall = mask & edge
         if wall.any():
             # The surface itself is predicted as outline too, one voxel deep: hence + 1.
-            depth = np.minimum(depth, edt.edt(np.pad(~wall, 1, constant_values=True))[inner] + 1)
-    return smooth(depth, 0.7) * mask
+            depth = np.minimum(depth, distance_inside(~wall, border=False) + 1)
+    return (smooth(depth, SIGMA) + np.float32(SIGMA)) * mask
+
+
+# Voxels by which depth is smoothed. That lowers its ridges by about as much: hence added again.
+SIGMA = 0.7
 
 
 def split_at_necks(mask, solidity=0.98, neck=0.8, edge=None, smallest=1.0):
@@ -62,7 +65,7 @@ def split_at_necks(mask, solidity=0.98, neck=0.8, edge=None, smallest=1.0):
         ``whole``, ``split`` or ``merged`` for each part.
     """
     small = edge is None and mask.size < FINE_VOXELS
-    if small and edt.edt(np.pad(mask, 1), black_border=False).max() < FINE_DEPTH:
+    if small and distance_inside(mask).max() < FINE_DEPTH:
         return _split_fine(mask, solidity, neck, smallest)
     return _split(mask, solidity, neck, edge, smallest)
 
@@ -78,7 +81,7 @@ def _split_fine(mask, solidity, neck, smallest):
     for axis in range(3):
         fine = _twice(fine, axis)
     fine = fine >= 0.5
-    parts, necks, origins = _split(fine, solidity, neck, None, 8 * smallest, ripple=0.3)
+    parts, necks, origins = _split(fine, solidity, neck, None, 8 * smallest, fine=True)
     nz, ny, nx = (n // 2 for n in parts.shape)
     coarse = parts.reshape(nz, 2, ny, 2, nx, 2).max(axis=(1, 3, 5))[2:-2, 2:-2, 2:-2] * mask
     if np.any(mask & (coarse == 0)):
@@ -100,15 +103,19 @@ def _twice(volume, axis):
     return np.swapaxes(result, 0, axis)
 
 
-def _split(mask, solidity, neck, edge, smallest, ripple=0.6):
+def _split(mask, solidity, neck, edge, smallest, fine=False):
     """Split one component on its own grid; see `split_at_necks`."""
     depth = depth_map(mask, edge)
     basins, count = find_basins(depth)
     if count <= 1:
         return mask.astype(np.int32), {1: 1.0}, {1: "whole"}
     graph = Basins(basins, depth, count)
-    graph.merge_shallow(smallest, ripple)
-    graph.merge(_one_object(solidity, neck, walls=edge is not None))
+    if fine:
+        graph.merge_shallow(smallest, ripple=0.2, part=0.04)
+        graph.merge(_one_small_object(solidity, neck))
+    else:
+        graph.merge_shallow(smallest)
+        graph.merge(_one_object(solidity, neck, walls=edge is not None))
     return graph.result()
 
 
@@ -273,6 +280,61 @@ def _nearest_deep(basins, root, depth, one, point, level, reach):
     return np.sqrt(best)
 
 
+@numba.njit(cache=True, nogil=True)
+def _shared_plane(basins, root, a, b, low, high):
+    """Return the sum of the normals of the faces between two parts in a box, and their middle."""
+    normal, centre, count = np.zeros(3), np.zeros(3), 0.0
+    for z in range(low[0], high[0]):
+        for y in range(low[1], high[1]):
+            for x in range(low[2], high[2]):
+                one = root[basins[z, y, x]]
+                if one != a and one != b:
+                    continue
+                sign, other = (1.0, b) if one == a else (-1.0, a)
+                for axis in range(3):
+                    i, j, k = z + (axis == 0), y + (axis == 1), x + (axis == 2)
+                    if i >= high[0] or j >= high[1] or k >= high[2]:
+                        continue
+                    if root[basins[i, j, k]] == other:
+                        normal[axis] += sign
+                        centre[0] += (z + i) / 2
+                        centre[1] += (y + j) / 2
+                        centre[2] += (x + k) / 2
+                        count += 1
+    return normal, centre / max(count, 1.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _areas(basins, root, parts, centre, normal, reach, half, low, high):
+    """Return the areas of cross-sections of two parts up to `half` voxels from a plane.
+
+    Each voxel counts for the two nearest cross-sections; those farther than `reach` from the axis
+    do not count.
+    """
+    areas = np.zeros(2 * half + 1)
+    for z in range(low[0], high[0]):
+        for y in range(low[1], high[1]):
+            for x in range(low[2], high[2]):
+                part = root[basins[z, y, x]]
+                if part != parts[0] and part != parts[1]:
+                    continue
+                dz, dy, dx = z - centre[0], y - centre[1], x - centre[2]
+                along = dz * normal[0] + dy * normal[1] + dx * normal[2]
+                if dz * dz + dy * dy + dx * dx - along * along > reach * reach:
+                    continue
+                first = int(np.floor(along))
+                for n in range(first, first + 2):
+                    if -half <= n <= half:
+                        areas[n + half] += 1 - abs(along - n)
+    return areas
+
+
+# Half-widths (voxels) of the thinner part between which a smooth waist is cut ever more readily.
+LIMITS = (2.2, 2.9)
+# Voxels of the finer grid by which a wide neck's cross-section must rise to both sides.
+DROP = 0.6
+
+
 def _one_object(solidity: float, neck: float, walls: bool):
     """Return the rule that tells whether two neighbouring parts are one object.
 
@@ -293,6 +355,36 @@ def _one_object(solidity: float, neck: float, walls: bool):
             soft = np.interp(min(graph.peak[a], graph.peak[b]), (8, 16), (0.45, 0.6))
             limit = np.interp(graph.sharpness(a, b), (soft, soft + 0.15), (waist, crease))
             if ratio >= limit:
+                return True
+        return graph.solid(a, b, solidity)
+
+    return rule
+
+
+def _one_small_object(solidity: float, neck: float):
+    """Return the rule for objects of which a voxel is a large part.
+
+    The depth at one point is uncertain by half a voxel; the areas of the cross-sections next to the
+    neck are means over many voxels. So both are asked how wide the neck is and how like a crease.
+    """
+    crease = min(neck + 0.13, 0.93)
+    cut = max(neck - 0.3, 0.0)
+
+    def rule(graph: Basins, a: int, b: int) -> bool:
+        ratio = graph.ratio(a, b)
+        if ratio >= 0.96:
+            return True
+        # In voxels; the thinner, the more of a neck may be half a voxel's error.
+        thick = min(graph.peak[a], graph.peak[b]) / 2
+        waist = np.interp(thick, LIMITS, (0.8 * cut, cut))
+        if ratio >= waist:
+            wide, steep, step = graph.cross_sections(a, b)
+            wide = (wide + ratio) / 2
+            soft = np.interp(min(graph.peak[a], graph.peak[b]), (8, 16), (0.45, 0.6))
+            sharp = graph.sharpness(a, b) + 0.5 * (steep - 0.2)
+            if wide > 0.9 and step < DROP:
+                return True
+            if wide >= np.interp(sharp, (soft, soft + 0.15), (waist, crease)):
                 return True
         return graph.solid(a, b, solidity)
 
@@ -352,12 +444,47 @@ class Basins:
         ]
         return expected / max(np.mean(away), 1e-6)
 
-    def merge_shallow(self, smallest: float, ripple: float = 0.6, thin: float = 0.0):
+    def cross_sections(self, a: int, b: int) -> tuple[float, float, float]:
+        """Return how wide the neck is by the areas of the cross-sections next to it.
+
+        Returns
+        -------
+        wide : float
+            Radius of the neck over that of the narrower side's widest cross-section.
+        steep : float
+            Mean slope of the radius on the less steep side of the neck.
+        step : float
+            The rise of the radius there, voxels.
+        """
+        _, point = self.saddle[a][b]
+        thin = float(min(self.peak[a], self.peak[b]))
+        reach = 2.2 * thin + 2
+        low = np.maximum(0, np.floor(point - 1.5 * reach)).astype(np.int64)
+        high = np.ceil(point + 1.5 * reach).astype(np.int64) + 1
+        high = np.minimum(self.basins.shape, high)
+        normal, centre = _shared_plane(self.basins, self.root, a, b, low, high)
+        half = int(np.ceil(1.2 * thin)) + 2
+        length = np.linalg.norm(normal)
+        if not length:
+            return 1.0, 0.0, 0.0
+        radii = np.sqrt(
+            _areas(self.basins, self.root, (a, b), centre, normal / length, reach, half, low, high)
+            / np.pi
+        )
+        near = round(0.25 * thin)
+        middle = half - near + int(np.argmin(radii[half - near : half + near + 1]))
+        neck, away, far = radii[middle], max(2.0, 0.4 * thin), int(thin) + 1
+        aside = np.interp([middle - away, middle + away], np.arange(len(radii)), radii)
+        rise = float(aside.min() - neck)
+        sides = radii[max(0, middle - far) : middle + 1], radii[middle : middle + far + 1]
+        return float(neck / min(side.max() for side in sides)), rise / away, rise
+
+    def merge_shallow(self, smallest, ripple=0.6, part=0.1, thin=0.0):
         """Undo basins that are ripples of the surface, thin ones, and parts that are specks."""
 
         def rule(graph, a, b):
             thinner = min(graph.peak[a], graph.peak[b])
-            shallow = thinner - graph.saddle[a][b][0] < max(ripple, 0.1 * thinner)
+            shallow = thinner - graph.saddle[a][b][0] < max(ripple, part * thinner)
             return shallow or thinner <= thin or min(graph.voxels[a], graph.voxels[b]) < smallest
 
         self.merge(rule)

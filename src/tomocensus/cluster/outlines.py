@@ -12,6 +12,7 @@ from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
 from tomocensus.cluster.smoothing import chances
+from tomocensus.volume import releasing
 
 # Mean of the boundary map on a shared face from which two regions stay apart.
 APART = 0.25
@@ -36,7 +37,8 @@ def is_sharp(boundary: np.ndarray, objects: np.ndarray) -> bool:
         Bool, same shape.
     """
     counts = np.zeros(1001, np.int64)
-    for plane, here in zip(boundary, objects, strict=True):
+    planes = zip(boundary, objects, strict=True)
+    for plane, here in releasing(planes, boundary, objects):
         steps = np.clip(chances(plane[here]) * 1000, 0, 1000).astype(np.int64)
         counts += np.bincount(steps, minlength=1001)
     low = counts[: round(1000 * BLURRED)].sum()

@@ -9,14 +9,26 @@ import edt
 import numpy as np
 from scipy import ndimage
 
+from tomocensus.cluster.distances import distance_inside, nearest_labels
 from tomocensus.cluster.necks import split_at_necks
 from tomocensus.cluster.outlines import ROOM, borders, regrow, split_by_outlines
-from tomocensus.cluster.shells import fill_slices, find_lumens, find_shared_walls
+from tomocensus.cluster.shells import (
+    fill_slices,
+    find_lumens,
+    find_shared_walls,
+    open_share,
+)
 from tomocensus.cluster.smoothing import chances, widened
 from tomocensus.cluster.solidity import digital_solidity
 
+# Edges of a voxel (z, y, x) over the shortest one.
+CUBES = (1.0, 1.0, 1.0)
 # Least part of a component that convex objects must make up to be built from torn shells' lumens.
 LUMINAL = 0.2
+# Part of the surface of filled lumens without membrane from which shells count as torn.
+TORN = 0.2
+# The same, up to which there are no lumens left to find.
+WHOLE = 0.02
 # Digital solidity from which a piece counts as convex.
 CONVEX = 0.85
 
@@ -49,9 +61,8 @@ def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]
     lumens = find_lumens(crop, smallest=0.2 * smallest)
     if not lumens.any():
         return []
-    distance, nearest = ndimage.distance_transform_edt(lumens == 0, return_indices=True)
-    near = (distance <= _wall(crop, distance) + 1) & crop
-    objects = np.where(near, lumens[tuple(nearest)], lumens)
+    # One voxel more than the wall, for its surface is rough.
+    objects = np.where(crop, nearest_labels(lumens, _wall(crop, lumens) + 1), lumens)
     pieces = []
     for label, box in enumerate(ndimage.find_objects(objects), start=1):
         piece = objects[box] == label
@@ -69,18 +80,18 @@ def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]
     return pieces
 
 
-def _wall(crop: np.ndarray, distance: np.ndarray) -> float:
+def _wall(crop: np.ndarray, lumens: np.ndarray) -> float:
     """Return how thick the membrane around lumens is, in voxels.
 
     Parameters
     ----------
     crop : numpy.ndarray
         Bool, the membrane and what touches it.
-    distance : numpy.ndarray
-        To the nearest lumen, voxels.
+    lumens : numpy.ndarray
+        Labels, 0 outside.
     """
-    depth = edt.edt(np.pad(crop, 1), black_border=False)[1:-1, 1:-1, 1:-1]
-    beside = crop & (distance <= 2.5)
+    depth = distance_inside(crop)
+    beside = crop & (nearest_labels(lumens, 2.5) > 0)
     half, reach = float(np.median(depth[beside])), 0.0
     # Of a wall of two or three voxels that is all.
     while half > max(1.2, reach - 0.5):
@@ -92,7 +103,9 @@ def _wall(crop: np.ndarray, distance: np.ndarray) -> float:
     return 2 * half
 
 
-def part_by_outlines(crop, start, number, boundary, parameters, smallest) -> list[Piece]:
+def part_by_outlines(
+    crop, start, number, boundary, parameters, smallest, aspect=CUBES
+) -> list[Piece]:
     """Part one component where outlines show, then each part by convexity.
 
     Parameters
@@ -110,6 +123,8 @@ def part_by_outlines(crop, start, number, boundary, parameters, smallest) -> lis
         See there.
     smallest : float
         Voxels.
+    aspect : tuple of float
+        Edges of a voxel (z, y, x) over the shortest one.
 
     Returns
     -------
@@ -122,13 +137,13 @@ def part_by_outlines(crop, start, number, boundary, parameters, smallest) -> lis
     mask[inner] = crop
     regions = split_by_outlines(mask, chances(boundary[wide]))[inner]
     if regions.max() < 2:
-        return separate(crop, start, number, None, parameters, smallest)
+        return separate(crop, start, number, None, parameters, smallest, aspect)
     parts = cc3d.connected_components(crop & ~borders(regions), connectivity=26)
     pieces = []
     for label, place in enumerate(ndimage.find_objects(parts.astype(np.int32)), start=1):
         at = tuple(a + side.start for a, side in zip(start, place, strict=True))
         part = parts[place] == label
-        pieces += separate(part, at, number, None, parameters, smallest)
+        pieces += separate(part, at, number, None, parameters, smallest, aspect)
     large = [piece for piece in pieces if piece.voxels >= smallest]
     specks = [piece for piece in pieces if piece.voxels < smallest]
     return _regrown(large, start, regions) + specks
@@ -155,16 +170,107 @@ def _regrown(pieces, start, regions) -> list[Piece]:
     return grown
 
 
-def separate(crop, start, number, edge, parameters, smallest) -> list[Piece]:
+def separate(crop, start, number, edge, parameters, smallest, aspect=CUBES) -> list[Piece]:
+    """Turn one component into pieces; voxels that are no cubes are cut into cubes for that.
+
+    Parameters
+    ----------
+    crop : numpy.ndarray
+        Bool, the component in its box.
+    start : tuple of int
+        Where that lies in the volume (z, y, x).
+    number : int
+        The component's.
+    edge : numpy.ndarray, optional
+        Bool; where an outline is predicted.
+    parameters : ClusterParameters
+        See there.
+    smallest : float
+        Voxels.
+    aspect : tuple of float
+        Edges of a voxel (z, y, x) over the shortest one.
+    """
+    if aspect == CUBES:
+        return _separate(crop, start, number, edge, parameters, smallest)
+    cubes, at = to_cubes(crop, aspect)
+    walls = None if edge is None else to_cubes(edge, aspect)[0]
+    smallest = smallest * float(np.prod(aspect))
+    pieces = []
+    for piece in _separate(cubes, (0, 0, 0), number, walls, parameters, smallest):
+        # Of the cubes that lie at the middle of a voxel.
+        sides = [
+            slice(*np.searchsorted(middles, (side.start, side.stop)))
+            for middles, side in zip(at, piece.box, strict=True)
+        ]
+        picked = [m[side] - low for m, side, low in zip(at, sides, piece.start, strict=True)]
+        mask = piece.mask[np.ix_(*picked)]
+        if mask.any():
+            place = tuple(a + side.start for a, side in zip(start, sides, strict=True))
+            extra = int(np.count_nonzero(mask & ~crop[tuple(sides)]))
+            how = piece.fill if extra else "none"
+            solidity = digital_solidity(mask)
+            fresh = replace(piece, start=place, mask=mask, solidity=solidity, fill=how)
+            pieces.append(replace(fresh, filled_voxels=extra))
+    return pieces
+
+
+def to_cubes(mask: np.ndarray, aspect: tuple[float, float, float]) -> tuple[np.ndarray, list]:
+    """Return a mask on a grid of cubes, and the indices of the voxels' middles on it, by axis.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        Bool, ``(nz, ny, nx)``.
+    aspect : tuple of float
+        Edges of a voxel (z, y, x) over the shortest one, which becomes the cubes' edge.
+
+    Notes
+    -----
+    Between the middles the surface is interpolated; at the middles the mask is as it was, so no
+    voxel is lost or gained on the way there and back.
+    """
+    wide = np.pad(mask, 1)
+    inside, outside = (
+        edt.edt(part, anisotropy=tuple(aspect), black_border=False) for part in (wide, ~wide)
+    )
+    field = np.ascontiguousarray((inside - outside)[1:-1, 1:-1, 1:-1])
+    at = [
+        np.rint(np.arange(n) * r).astype(np.int64) for n, r in zip(mask.shape, aspect, strict=True)
+    ]
+    for axis, ratio in enumerate(aspect):
+        if ratio == 1:
+            continue
+        place = np.minimum(np.arange(at[axis][-1] + 1) / ratio, mask.shape[axis] - 1)
+        low = np.floor(place).astype(np.int64)
+        high = np.minimum(low + 1, mask.shape[axis] - 1)
+        share = (place - low).astype(np.float32)
+        share = share.reshape([-1 if a == axis else 1 for a in range(3)])
+        field = field.take(low, axis) * (1 - share) + field.take(high, axis) * share
+    cubes = field >= 0
+    cubes[np.ix_(*at)] = mask
+    return cubes, at
+
+
+def _separate(crop, start, number, edge, parameters, smallest) -> list[Piece]:
     """Turn one component into pieces, with lumens where slice-wise filling leaves shells open."""
-    pieces = _by_necks(crop, start, number, edge, parameters, smallest)
+    given = (start, number, edge, parameters, smallest)
     voxels = np.count_nonzero(crop)
+    filled = fill_slices(crop) if parameters.fill else crop
     if not (parameters.fill and parameters.convexity) or voxels < 2 * smallest:
-        return pieces
+        return _by_necks(crop, *given, filled)
+    others, torn = None, open_share(crop, filled)
+    if torn > TORN:
+        # Most likely the lumens explain it, and the necks need not be looked at.
+        others = _with_lumens(crop, *given)
+        if _convex_voxels(others) >= 0.8 * sum(piece.voxels for piece in others) > 0:
+            return others
+    pieces = _by_necks(crop, *given, filled)
     total = sum(piece.voxels for piece in pieces)
     if _convex_voxels(pieces) >= 0.8 * total or any(_sparse(piece) for piece in pieces):
         return pieces
-    others = _with_lumens(crop, start, number, edge, parameters, smallest)
+    if torn < WHOLE and np.count_nonzero(filled) > voxels:
+        return pieces
+    others = _with_lumens(crop, *given) if others is None else others
     if voxels < 4 * smallest and any(_large_and_bent(piece, smallest) for piece in others):
         # Too little membrane for a shell beside something else: a part of a bent shell it is.
         return pieces
@@ -187,9 +293,10 @@ def _sparse(piece: Piece) -> bool:
     return piece.solidity < 0.05 and piece.origin == "sheet"
 
 
-def _by_necks(crop, start, number, edge, parameters, smallest) -> list[Piece]:
+def _by_necks(crop, start, number, edge, parameters, smallest, filled=None) -> list[Piece]:
     """Fill one component, judge it and split it where necks say so."""
-    filled = fill_slices(crop) if parameters.fill else crop
+    if filled is None:
+        filled = fill_slices(crop) if parameters.fill else crop
     gained = int(np.count_nonzero(filled)) - int(np.count_nonzero(crop))
     how = "slices" if gained else "none"
     if np.count_nonzero(filled) < smallest:
@@ -229,5 +336,5 @@ def _is_sheet(mask: np.ndarray, solidity: float) -> bool:
     """Tell sheets and nets, whose hull means nothing: hollow hull, thin everywhere."""
     if solidity >= 0.4:
         return False
-    thickness = float(edt.edt(np.pad(mask, 1), black_border=False).max())
+    thickness = float(distance_inside(mask).max())
     return np.count_nonzero(mask) > 500 * thickness**3

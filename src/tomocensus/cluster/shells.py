@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import cc3d
-import edt
 import fill_voids
 import numba
 import numpy as np
 from scipy import ndimage
 
+from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.necks import Basins, find_basins
 from tomocensus.cluster.smoothing import smooth
 from tomocensus.cluster.solidity import digital_solidity
+
+# Least part of a mask's voxels that lumens opened by pinholes must have.
+PINHOLED = 0.1
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
@@ -23,6 +26,12 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
         Boolean, ``(nz, ny, nx)``.
     """
     filled = _fill_planes(mask)
+    # Rings that a pinhole opens: those of the mask with gaps of two voxels closed.
+    closed = _close_gaps(mask)
+    whole = _fill_planes(mask | (_fill_planes(closed) & ~closed))
+    # A ragged mask has many pores; only the lumen of a shell is as large as that.
+    if np.count_nonzero(whole) - np.count_nonzero(filled) > PINHOLED * np.count_nonzero(mask):
+        filled = whole
     lumens = filled & ~mask
     if lumens.any():
         # A slice whose ring is torn lies between slices whose rings are not.
@@ -31,9 +40,25 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
         )
         filled |= bridged[3:-3]
         # A closed shell's torn slices are closed rings along both other axes.
-        across = [_fill_planes(mask.swapaxes(0, axis)).swapaxes(0, axis) for axis in (1, 2)]
+        across = [_fill_planes(filled.swapaxes(0, axis)).swapaxes(0, axis) for axis in (1, 2)]
         filled |= across[0] & across[1]
     return filled
+
+
+def _close_gaps(mask: np.ndarray) -> np.ndarray:
+    """Close gaps of up to two voxels: dilated, then eroded, by a cube of three voxels."""
+    wide = np.pad(mask, 1)
+    for invert in (False, True):
+        wide = ~wide if invert else wide
+        for axis in range(3):
+            before = wide.copy()
+            low, high = (
+                tuple(side if a == axis else slice(None) for a in range(3))
+                for side in (slice(None, -1), slice(1, None))
+            )
+            wide[low] |= before[high]
+            wide[high] |= before[low]
+    return ~wide[1:-1, 1:-1, 1:-1]
 
 
 def _fill_planes(mask: np.ndarray) -> np.ndarray:
@@ -43,6 +68,20 @@ def _fill_planes(mask: np.ndarray) -> np.ndarray:
         if mask[z].any():
             filled[z] = fill_voids.fill(np.ascontiguousarray(mask[z]))
     return filled
+
+
+def open_share(mask: np.ndarray, filled: np.ndarray) -> float:
+    """Return which part of the surface of filled lumens has no membrane; 0 where there are none.
+
+    Parameters
+    ----------
+    mask, filled : numpy.ndarray
+        Boolean, one component before and after `fill_slices`.
+    """
+    if np.count_nonzero(mask) == np.count_nonzero(filled):
+        return 0.0
+    walled, opened = _count_faces((filled & ~mask).view(np.uint8), mask)
+    return float(opened[1] / (opened[1] + walled[1]))
 
 
 def find_lumens(
@@ -72,12 +111,22 @@ def find_lumens(
     # The caps are missing where the crop ends: room for the basins outside.
     padded = np.pad(mask, 4)
     inner = (slice(4, -4),) * 3
-    depth = smooth(edt.edt(~padded, black_border=False), 0.7) * ~padded
-    basins, count = find_basins(depth)
+    depth = smooth(distance_inside(~padded, border=False), 0.7) * ~padded
+    basins, count = _one_outside(*find_basins(depth))
     lumens = np.zeros(mask.shape, np.int32)
     graph = Basins(basins, depth, count)
     graph.merge_shallow(1.0, thin=2.0)
-    graph.merge(lambda _, a, b: graph.ratio(a, b) >= 0.8 or graph.solid(a, b, 0.93))
+
+    def one_lumen(graph, a, b):
+        if graph.ratio(a, b) >= 0.8:
+            return True
+        if a == OUTSIDE:
+            return False
+        # Over smooth waists, not through tears.
+        waisted = graph.ratio(a, b) >= WAIST and graph.sharpness(a, b) < SMOOTH
+        return waisted or graph.solid(a, b, 0.93)
+
+    graph.merge(one_lumen)
     basins, _, _ = graph.result()
     walled, open_faces = _count_faces(basins, padded)
     basins = basins[inner]
@@ -92,6 +141,25 @@ def find_lumens(
             found += 1
             lumens[box][part] = found
     return lumens
+
+
+# Lumens join over a neck of this part of the thinner width, where it is less of a crease than that.
+WAIST = 0.57
+SMOOTH = 0.4
+# Number of the basin that reaches the border of the array.
+OUTSIDE = 1
+
+
+def _one_outside(basins: np.ndarray, count: int) -> tuple[np.ndarray, int]:
+    """Make one of all basins that reach the border; the others keep their order."""
+    outside = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for end in (0, -1):
+            outside[basins.take(end, axis)] = True
+    outside[0] = False
+    number = np.cumsum(~outside, dtype=np.int32) - 1 + OUTSIDE
+    number[outside], number[0] = OUTSIDE, 0
+    return number[basins], int(number.max())
 
 
 @numba.njit(cache=True, nogil=True)
@@ -152,11 +220,11 @@ def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.
         return None
     lumens = np.where(convex[lumens], lumens, 0).astype(np.int32)
     beside = mask & ndimage.maximum_filter(lumens > 0, size=3)
-    thick = edt.edt(np.pad(mask, 1), black_border=False)[1:-1, 1:-1, 1:-1]
+    thick = distance_inside(mask)
     inner = ndimage.maximum_filter(thick, size=3)[beside]
     reach = int(np.ceil(2 * np.median(inner)))
     # The bars of a net are no membranes: what parts lumens is thin compared with them.
-    wide = 2 * edt.edt(np.pad(lumens, 1), black_border=False).max()
+    wide = 2 * distance_inside(lumens > 0).max()
     if wide < 2.5 * reach:
         return None
     largest = ndimage.maximum_filter(lumens, size=2 * reach + 1)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numba
 import numpy as np
 
+from tomocensus.volume import releasing
+
 
 def smooth(volume: np.ndarray, sigma: float) -> np.ndarray:
     """Return a volume smoothed by a Gaussian (float32, mirrored at its border, cut at 4 sigma).
@@ -94,7 +96,7 @@ def smooth_slabs(
         Slices at a time.
     """
     halo = int(4 * sigma + 0.5)
-    for z in range(0, data.shape[0], depth):
+    for z in releasing(range(0, data.shape[0], depth), data, every=1):
         low, end = max(0, z - halo), min(z + depth, data.shape[0])
         slab = chances(data[low : min(end + halo, data.shape[0])])
         if sigma:

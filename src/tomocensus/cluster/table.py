@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tomocensus.cluster.pieces import Piece
+from tomocensus.volume import releasing
 
 COLUMNS = (
     "instance",
@@ -40,20 +41,20 @@ def paint(pieces: list[Piece], labels: np.ndarray) -> list[Piece]:
         Those of which something is seen, in the order of their numbers.
     """
     order = sorted(range(len(pieces)), key=lambda i: (-pieces[i].voxels, pieces[i].start))
-    for index in order:
+    for index in releasing(order, labels):
         labels[pieces[index].box][pieces[index].mask] = index + 1
     plane = labels.shape[1] * labels.shape[2]
     firsts = []
-    for index, piece in enumerate(pieces):
+    for index, piece in enumerate(releasing(pieces, labels)):
         z, y, x = _first(labels[piece.box], index + 1)
         if z >= 0:
             z, y, x = np.add(piece.start, (z, y, x))
             firsts.append((int(z) * plane + int(y) * labels.shape[2] + int(x), index))
     firsts.sort()
     # By way of negative numbers, for old and new ones overlap.
-    for number, (_, index) in enumerate(firsts, start=1):
+    for number, (_, index) in enumerate(releasing(firsts, labels), start=1):
         _rename(labels[pieces[index].box], index + 1, -number)
-    for number, (_, index) in enumerate(firsts, start=1):
+    for number, (_, index) in enumerate(releasing(firsts, labels), start=1):
         _rename(labels[pieces[index].box], -number, number)
     return [pieces[index] for _, index in firsts]
 
@@ -99,7 +100,7 @@ def describe(
     labels: np.ndarray,
     objects: np.ndarray,
     probability: np.ndarray,
-    voxel_size: float,
+    voxel_size: np.ndarray,
 ) -> pd.DataFrame:
     """Describe every instance; probabilities are those of its unfilled voxels.
 
@@ -120,7 +121,7 @@ def describe(
     scale = 100 if probability.dtype.kind in "iu" else 1
     found = np.zeros((len(pieces), 3))
     border = np.zeros(len(pieces), bool)
-    for index, piece in enumerate(pieces):
+    for index, piece in enumerate(releasing(pieces, labels, objects, probability)):
         crop = labels[piece.box]
         found[index] = _measure(crop, objects[piece.box], probability[piece.box], index + 1)
         for axis, side in enumerate(piece.box):
@@ -133,7 +134,7 @@ def describe(
         {
             "instance": np.arange(1, len(pieces) + 1),
             "voxels": voxels,
-            "volume_angstrom3": voxels * float(voxel_size) ** 3,
+            "volume_angstrom3": voxels * float(np.prod(voxel_size)),
             "solidity": [piece.solidity for piece in pieces],
             "origin": [piece.origin for piece in pieces],
             "component": [piece.component for piece in pieces],
