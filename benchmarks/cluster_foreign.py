@@ -4,8 +4,8 @@
 
 A user of another program annotates six slices (three of each of two tomograms) and trains a plain
 2D U-Net from scratch for a few minutes; its map of a third tomogram is ragged, with specks and
-bridges. Tomograms are those of ``other_simulator.py`` and of the project's own simulator (conditions
-as in ``end_to_end.py``, other seeds). Components and watershed take the best of all their settings,
+bridges. Tomograms are those of ``other_simulator.py`` and of the project's own simulator
+(conditions as in ``end_to_end.py``, other seeds). Components and watershed take the best of all their settings,
 found on the very map; this stage takes its defaults. Maps are kept in the cache, so that ways to
 cluster are compared on the same maps.
 """
@@ -65,16 +65,17 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(
             [self._block(a, b) for a, b in itertools.pairwise([slices, *sizes])]
         )
-        self.up = nn.ModuleList(
-            [self._block(a + b, a) for a, b in itertools.pairwise(sizes)][::-1]
-        )
+        self.up = nn.ModuleList([self._block(a + b, a) for a, b in itertools.pairwise(sizes)][::-1])
         self.last = nn.Conv2d(width, 1, 1)
 
     @staticmethod
     def _block(inputs: int, outputs: int) -> nn.Sequential:
         layers = []
         for channels in (inputs, outputs):
-            layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.InstanceNorm2d(outputs, affine=True)]
+            layers += [
+                nn.Conv2d(channels, outputs, 3, padding=1),
+                nn.InstanceNorm2d(outputs, affine=True),
+            ]
             layers += [nn.ReLU()]
         return nn.Sequential(*layers)
 

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numba
@@ -16,8 +16,9 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from tomocensus.cluster.labelling import find_runs
+from tomocensus.cluster.levels import LEVELS, part_by_levels, percolates
 from tomocensus.cluster.outlines import is_sharp
-from tomocensus.cluster.pieces import Piece, part_by_outlines, separate
+from tomocensus.cluster.pieces import CONVEX, CUBES, Piece, part_by_outlines, separate
 from tomocensus.cluster.smoothing import chances, smooth_box, smooth_slabs
 from tomocensus.cluster.solidity import digital_solidity
 from tomocensus.cluster.table import describe, paint
@@ -27,6 +28,8 @@ from tomocensus.volume import release_pages, releasing
 # Where outlines part, objects are judged as a whole (`minimum_probability`), so fainter voxels may
 # join in: this part of the threshold.
 _OUTLINED = 0.8
+# Part of the voxels in convex pieces from which these explain a map, however its parts touch.
+_EXPLAINED = 0.6
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class ClusterParameters:
     minimum_probability : float
         Instances with a lower mean probability are dropped: haze that passes the threshold. Not
         used with the threshold ``auto``.
+    levels : bool
+        Where nearly all object voxels hang together and necks do not part them into convex objects,
+        look for each object at a level of its own (:mod:`tomocensus.cluster.levels`). Not used with
+        a boundary map, a binary mask, the threshold ``auto`` or voxels that are no cubes.
     """
 
     threshold: float | str = 0.5
@@ -60,6 +67,7 @@ class ClusterParameters:
     fill: bool = True
     convexity: bool = True
     minimum_probability: float = 0.68
+    levels: bool = True
 
 
 @dataclass
@@ -155,6 +163,15 @@ def cluster(
     aspect = tuple((sizes / sizes.min()).tolist())
     job = _Job(labels, runs.boxes(), probability, boundary, parameters, smallest, sharp, aspect)
     pieces = _in_parallel(job, runs.count, threads)
+    ragged = percolates(runs) and _may_be_ragged(job) and not _explained(job, pieces)
+    if ragged:
+        threshold = LEVELS[0]
+        runs.paint(labels, np.zeros(runs.count + 1, np.int32))
+        _mark(objects, probability, threshold, False, mask)
+        runs = find_runs(objects, slab)
+        runs.paint(labels, np.arange(runs.count + 1, dtype=np.int32))
+        job = replace(job, boxes=runs.boxes(), ragged=True)
+        pieces = _in_parallel(job, runs.count, threads)
     large = [piece for piece in pieces if piece.voxels >= smallest]
     # Not where the threshold is automatic: then the map's scale is its own.
     least = 0.0 if parameters.threshold == "auto" else parameters.minimum_probability - 1e-6
@@ -166,6 +183,7 @@ def cluster(
     weak = len(large) - len(sure)
     facts = {
         "threshold": float(threshold),
+        "levels": ragged,
         "components": runs.count,
         "dropped_specks": len(pieces) - len(shown) - weak,
         "dropped_weak": weak,
@@ -187,6 +205,7 @@ class _Job:
     smallest: float
     sharp: bool
     aspect: tuple[float, float, float]
+    ragged: bool = False
 
     def __call__(self, number: int) -> list[Piece]:
         """Return the pieces of a component."""
@@ -197,7 +216,10 @@ class _Job:
         crop = self.components[box] == number
         start = tuple(side.start for side in box)
         given = (self.parameters, self.smallest, self.aspect)
-        if self.sharp and np.count_nonzero(crop) >= self.smallest:
+        if self.ragged:
+            given = (self.probability, self.parameters, self.smallest)
+            pieces = part_by_levels(crop, start, number, *given)
+        elif self.sharp and np.count_nonzero(crop) >= self.smallest:
             pieces = part_by_outlines(crop, start, number, self.boundary, *given)
         else:
             edge = None
@@ -209,6 +231,20 @@ class _Job:
             seen = chances(self.probability[piece.box][own])
             piece.chance = float(seen.mean(dtype=np.float64)) if len(seen) else 0.0
         return pieces
+
+
+def _may_be_ragged(job: _Job) -> bool:
+    """Tell whether objects may be looked for at levels of their own."""
+    wanted = job.parameters.levels and job.parameters.convexity
+    given = job.parameters.threshold != "auto" and job.boundary is None and job.aspect == CUBES
+    return wanted and given and not _is_binary(job.probability)
+
+
+def _explained(job: _Job, pieces: list[Piece]) -> bool:
+    """Tell whether most of the voxels lie in convex pieces: then objects touch, and no more."""
+    large = [piece for piece in pieces if piece.voxels >= job.smallest]
+    convex = sum(piece.voxels for piece in large if piece.solidity >= CONVEX)
+    return convex >= _EXPLAINED * sum(piece.voxels for piece in large)
 
 
 def _in_parallel(job: _Job, count: int, threads: int) -> list[Piece]:

@@ -21,6 +21,8 @@ LEVELS = (0.35, 0.5, 0.65, 0.75, 0.85, 0.92, 0.96)
 TOGETHER = 4
 # Least score of an object, 0-1: below it nothing is better than something.
 LEAST = 0.03
+# Part of the object voxels in one component from which objects and noise have grown together.
+PERCOLATING = 0.95
 # Voxels around an object that its contrast is measured in.
 RIM = 2
 # A union of parts at least this solid is one object: ragged ones are never as solid as clean ones.
@@ -53,6 +55,25 @@ class Node:
         return bits.reshape(self.shape).astype(bool)
 
 
+def percolates(runs) -> bool:
+    """Tell whether one component holds nearly all object voxels and spans the volume.
+
+    Then objects and noise have grown together into one sponge, and a threshold parts nothing.
+
+    Parameters
+    ----------
+    runs : tomocensus.cluster.labelling.Runs
+        Of the components.
+    """
+    if not runs.count:
+        return False
+    voxels = np.bincount(runs.label, weights=runs.stop - runs.start)
+    largest = int(voxels.argmax())
+    box = runs.boxes()[largest - 1]
+    spans = all(side.stop - side.start >= 0.9 * n for side, n in zip(box, runs.shape, strict=True))
+    return spans and bool(voxels[largest] >= PERCOLATING * voxels.sum())
+
+
 def part_by_levels(crop, start, number, probability, parameters, smallest) -> list[Piece]:
     """Turn one ragged component into pieces, each cut at a level of its own.
 
@@ -77,6 +98,9 @@ def part_by_levels(crop, start, number, probability, parameters, smallest) -> li
     list of Piece
         None at all, where nothing in the component is like an object.
     """
+    if np.count_nonzero(crop) < smallest:
+        # A speck, which is dropped and counted.
+        return [Piece(start, crop, 0.0, "whole", number, 1.0, "none", 0)]
     box = tuple(slice(a, a + n) for a, n in zip(start, crop.shape, strict=True))
     wide, inner = widened(box, probability.shape, RIM)
     smoothed = smooth_box(probability, wide, 1.0)
@@ -121,8 +145,14 @@ def find_nodes(smoothed, mask, smallest=1.0, neck=0.8, fill=True) -> list[Node]:
     nodes: list[Node] = []
     before = np.zeros(mask.shape, np.int32)
     inside = np.where(mask, smoothed, np.float32(0))
+    depths: list[np.ndarray] = []
     for index in range(len(LEVELS)):
-        parts, necks = split_softly(inside, LEVELS[index : index + TOGETHER], smallest, neck)
+        # Every level's depths serve several times.
+        fresh = LEVELS[index + len(depths) : index + TOGETHER]
+        depths += [_depth(inside >= level) for level in fresh]
+        depth = np.mean(depths, axis=0) * (inside >= LEVELS[index])
+        del depths[0]
+        parts, necks = split_softly(depth, smallest, neck)
         first = len(nodes)
         number = np.zeros(parts.max() + 1, np.int32)
         for label, box in enumerate(ndimage.find_objects(parts), start=1):
@@ -137,18 +167,20 @@ def find_nodes(smoothed, mask, smallest=1.0, neck=0.8, fill=True) -> list[Node]:
     return nodes
 
 
-def split_softly(inside, levels, smallest=1.0, neck=0.8) -> tuple[np.ndarray, dict[int, float]]:
-    """Part the voxels from a level on at their necks, with the levels above as further evidence.
+def _depth(mask: np.ndarray) -> np.ndarray:
+    """Return the distance to the surface in voxels, lightly smoothed."""
+    wide = edt.edt(np.pad(mask, 1), black_border=False)
+    return smooth(wide[1:-1, 1:-1, 1:-1], 1.0)
 
-    The depth of a voxel is its mean distance to the surfaces of all the levels: a bridge that only
-    the lowest level shows is shallow, and the ragged rim of one level is evened by the others.
+
+def split_softly(depth, smallest=1.0, neck=0.8) -> tuple[np.ndarray, dict[int, float]]:
+    """Part the voxels from a level on at their necks, with the levels above as further evidence.
 
     Parameters
     ----------
-    inside : numpy.ndarray
-        Float 0-1, ``(nz, ny, nx)``.
-    levels : sequence of float
-        Rising; the first one bounds the parts.
+    depth : numpy.ndarray
+        float32, mean distance of each voxel to the surfaces of several levels, 0 outside the lowest
+        of them: a bridge that only that level shows is shallow, and the others even its ragged rim.
     smallest : float
         Voxels; a smaller part is never cut off.
     neck : float
@@ -161,10 +193,6 @@ def split_softly(inside, levels, smallest=1.0, neck=0.8) -> tuple[np.ndarray, di
     necks : dict
         Ratio of the widest neck by which each part touches another.
     """
-    depth = np.zeros(inside.shape, np.float32)
-    for level in levels:
-        depth += edt.edt(np.pad(inside >= level, 1), black_border=False)[1:-1, 1:-1, 1:-1]
-    depth = smooth(depth / np.float32(len(levels)), 1.0) * (inside >= levels[0])
     basins, count = find_basins(depth)
     if not count:
         return basins, {}
