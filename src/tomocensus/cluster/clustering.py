@@ -16,7 +16,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from tomocensus.cluster.labelling import find_runs
-from tomocensus.cluster.levels import LEVELS, part_by_levels, percolates
+from tomocensus.cluster.levels import LEVELS, part_by_levels, percolates, spans
 from tomocensus.cluster.outlines import is_sharp
 from tomocensus.cluster.pieces import CONVEX, CUBES, Piece, part_by_outlines, separate
 from tomocensus.cluster.smoothing import chances, smooth_box, smooth_slabs
@@ -243,8 +243,10 @@ def _may_be_ragged(job: _Job) -> bool:
 def _explained(job: _Job, pieces: list[Piece]) -> bool:
     """Tell whether most of the voxels lie in convex pieces: then objects touch, and no more."""
     large = [piece for piece in pieces if piece.voxels >= job.smallest]
-    convex = sum(piece.voxels for piece in large if piece.solidity >= CONVEX)
-    return convex >= _EXPLAINED * sum(piece.voxels for piece in large)
+    shape = job.components.shape
+    # A map that is full is convex too.
+    convex = [p for p in large if p.solidity >= CONVEX and not spans(p.box, shape)]
+    return sum(p.voxels for p in convex) >= _EXPLAINED * sum(p.voxels for p in large)
 
 
 def _in_parallel(job: _Job, count: int, threads: int) -> list[Piece]:

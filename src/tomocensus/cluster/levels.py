@@ -55,6 +55,11 @@ class Node:
         return bits.reshape(self.shape).astype(bool)
 
 
+def spans(box: tuple, shape: tuple[int, ...]) -> bool:
+    """Tell whether a box reaches through nearly all of a volume in every direction."""
+    return all(side.stop - side.start >= 0.9 * n for side, n in zip(box, shape, strict=True))
+
+
 def percolates(runs) -> bool:
     """Tell whether one component holds nearly all object voxels and spans the volume.
 
@@ -69,9 +74,8 @@ def percolates(runs) -> bool:
         return False
     voxels = np.bincount(runs.label, weights=runs.stop - runs.start)
     largest = int(voxels.argmax())
-    box = runs.boxes()[largest - 1]
-    spans = all(side.stop - side.start >= 0.9 * n for side, n in zip(box, runs.shape, strict=True))
-    return spans and bool(voxels[largest] >= PERCOLATING * voxels.sum())
+    inside = spans(runs.boxes()[largest - 1], runs.shape)
+    return inside and bool(voxels[largest] >= PERCOLATING * voxels.sum())
 
 
 def part_by_levels(crop, start, number, probability, parameters, smallest) -> list[Piece]:
