@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import edt
-import numba
 import numpy as np
 from scipy import ndimage
 
@@ -22,7 +21,7 @@ TOGETHER = 4
 # Least score of an object, 0-1: below it nothing is better than something.
 LEAST = 0.03
 # Part of the object voxels in one component from which objects and noise have grown together.
-PERCOLATING = 0.95
+PERCOLATING = 0.975
 # Voxels around an object that its contrast is measured in.
 RIM = 2
 # A union of parts at least this solid is one object: ragged ones are never as solid as clean ones.
@@ -214,36 +213,23 @@ def _node(parts, label, box, smoothed, smallest, neck, fill) -> Node | None:
     voxels = int(np.count_nonzero(own))
     if voxels < smallest:
         return None
-    inner, outer, around = _sums(own, smoothed[wide], RIM)
-    contrast = inner / voxels - outer / around if around else 0.0
+    values, rim = smoothed[wide], _rim(own, RIM)
+    inside = values[own].mean(dtype=np.float64)
+    contrast = inside - values[rim].mean(dtype=np.float64) if rim.any() else 0.0
     solidity = digital_solidity(fill_slices(own) if fill else own)
     return Node(wide, np.packbits(own), voxels, solidity, contrast, neck)
 
 
-@numba.njit(cache=True, nogil=True)
-def _sums(own, values, reach):
-    """Return the sum inside a mask, the sum in its rim, and the voxels of the rim."""
-    nz, ny, nx = own.shape
-    inner, outer, around = 0.0, 0.0, 0
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                if own[z, y, x]:
-                    inner += values[z, y, x]
-                    continue
-                near = False
-                for i in range(max(0, z - reach), min(nz, z + reach + 1)):
-                    for j in range(max(0, y - reach), min(ny, y + reach + 1)):
-                        # An octahedron, as two steps to neighbours by faces reach.
-                        left = reach - abs(i - z) - abs(j - y)
-                        for k in range(max(0, x - left), min(nx, x + left + 1)):
-                            near |= own[i, j, k]
-                    if near:
-                        break
-                if near:
-                    outer += values[z, y, x]
-                    around += 1
-    return inner, outer, around
+def _rim(mask: np.ndarray, reach: int) -> np.ndarray:
+    """Return the voxels around a mask that `reach` steps to neighbours by faces get to."""
+    near = mask.copy()
+    for _ in range(reach):
+        before = near.copy()
+        for axis in range(3):
+            to, there = np.swapaxes(near, 0, axis), np.swapaxes(before, 0, axis)
+            to[1:] |= there[:-1]
+            to[:-1] |= there[1:]
+    return near & ~mask
 
 
 def _connect(nodes, first, labels, before) -> None:
