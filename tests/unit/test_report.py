@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from tomocensus.report import build_report, inner_point, picture, thumbnail
+from tomocensus.report import build_report, inner_point, picture, split_pictures, thumbnail
 from tomocensus.report.charts import bars, histogram, lines
 from tomocensus.report.colours import class_colours, colour, recolour_png
 from tomocensus.report.pictures import choose_slices
@@ -369,6 +369,71 @@ def test_the_inner_point_of_a_bent_object_lies_in_it():
     labels[:, 5:25, 5:9] = labels[:, 21:25, 5:25] = 1
     x, y, z = inner_point(labels, 1, ndimage.find_objects(labels)[0])
     assert labels[z, y, x] == 1
+
+
+def test_a_parted_component_is_drawn_as_one_and_as_parts(tmp_path):
+    tomogram, probability, labels, table = scene()
+    labels[4:10, 10:30, 30:40] = 1  # now it touches 2
+    clusters = pd.DataFrame(
+        {
+            "instance": [1, 2],
+            "component": [1, 1],
+            "origin": ["split", "split"],
+            "neck_ratio": [0.7, 0.7],
+            "voxels": [3600, 2400],
+        }
+    )
+    (split,) = split_pictures(tomogram, labels, clusters)
+    assert (split["instance"], split["parts"], split["neck_ratio"]) == (1, 2, 0.7)
+    coloured = {
+        when: {tuple(pixel) for pixel in rgba(split[when])[..., :3].reshape(-1, 3)}
+        for when in ("before", "after")
+    }
+    grey = {(n, n, n) for n in range(256)}
+    assert len(coloured["before"] - grey) == 1
+    assert len(coloured["after"] - grey) == 2
+    # The wall between them is drawn in one and not in the other.
+    wall = np.argwhere((rgba(split["after"]) != rgba(split["before"])).any(axis=2))
+    assert len(wall) > 40
+    drawn = picture(tomogram, probability, labels, table, slices=2) | {"splits": [split]}
+    html = build_report({EVIL: drawn}, table, counts_of(table))
+    assert "2 parts, neck 0.70" in html
+    assert "window.bad=1<" not in html
+    assert Page(html).wrong == []
+    assert "Parted components" not in build_report({}, table, counts_of(table))
+
+
+def test_parts_above_each_other_are_drawn_where_both_are_seen():
+    labels = np.zeros((20, 40, 40), np.int32)
+    labels[2:14, 10:30, 10:30] = 1
+    labels[12:18, 10:30, 10:20] = 2
+    tomogram = Volume(np.random.default_rng(0).normal(size=labels.shape).astype("f4"), 10.0)
+    clusters = pd.DataFrame(
+        {
+            "instance": [1, 2],
+            "component": [4, 4],
+            "origin": ["split", "split"],
+            "neck_ratio": [0.6, 0.5],
+            "voxels": [4600, 1200],
+        }
+    )
+    (split,) = split_pictures(tomogram, labels, clusters)
+    colours = {tuple(pixel) for pixel in rgba(split["after"])[..., :3].reshape(-1, 3)}
+    assert len(colours - {(n, n, n) for n in range(256)}) == 2
+
+
+def test_whole_objects_and_those_whose_other_parts_were_specks_are_not_drawn():
+    tomogram, _, labels, _ = scene()
+    clusters = pd.DataFrame(
+        {
+            "instance": [1, 2],
+            "component": [1, 2],
+            "origin": ["whole", "split"],
+            "neck_ratio": [1.0, 0.9],
+            "voxels": [2400, 2400],
+        }
+    )
+    assert split_pictures(tomogram, labels, clusters) == []
 
 
 def test_narrow_page_does_not_scroll_sideways(page, tmp_path):

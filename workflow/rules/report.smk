@@ -2,12 +2,13 @@
 
 
 rule picture:
-    """REQUIRED INPUT: tomogram, map, labels, instances. OUTPUT: slices and overlays as JSON."""
+    """REQUIRED INPUT: tomogram, map, labels, tables. OUTPUT: slices and overlays as JSON."""
     input:
         tomogram=sample_files("path"),
         inspected="results/{tomogram}/input.json",
         probability=probability_map,
         labels="results/{tomogram}/labels.mrc",
+        clusters="results/{tomogram}/clusters.csv",
         instances="results/{tomogram}/instances.csv",
     output:
         "results/{tomogram}/pictures.json",
@@ -27,7 +28,7 @@ rule picture:
     shell:
         "python {params.script:q} --tomogram {input.tomogram:q} --inspected {input.inspected:q}"
         " --probability {input.probability:q} --labels {input.labels:q}"
-        " --instances {input.instances:q} --slices {params.slices} --output {output:q}"
+        " --clusters {input.clusters:q} --instances {input.instances:q} --slices {params.slices} --output {output:q}"
         " --log {log:q}"
 
 

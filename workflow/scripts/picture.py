@@ -8,20 +8,23 @@ import pandas as pd
 
 from tomocensus.atomic import write_text
 from tomocensus.io import read_volume
-from tomocensus.report import picture
+from tomocensus.report import picture, split_pictures
 
 
 def main(arguments):
     """Draw and write pictures.json."""
     facts = _stage.inspected(arguments.inspected)
     probability = read_volume(arguments.probability).data if arguments.probability else None
+    tomogram = _stage.open_tomogram(arguments.tomogram, facts)
+    labels = np.asarray(read_volume(arguments.labels).data).astype(np.int32)
     drawn = picture(
-        _stage.open_tomogram(arguments.tomogram, facts),
+        tomogram,
         probability,
-        np.asarray(read_volume(arguments.labels).data).astype(np.int32),
+        labels,
         pd.read_csv(arguments.instances, keep_default_na=False),
         slices=arguments.slices,
     )
+    drawn["splits"] = split_pictures(tomogram, labels, pd.read_csv(arguments.clusters))
     write_text(arguments.output, json.dumps(drawn, sort_keys=True))
 
 
@@ -30,6 +33,7 @@ options.add_argument("--tomogram", required=True)
 options.add_argument("--inspected", required=True, help="input.json")
 _stage.optional(options, "--probability")
 options.add_argument("--labels", required=True)
+options.add_argument("--clusters", required=True, help="clusters.csv")
 options.add_argument("--instances", required=True)
 options.add_argument("--slices", type=int, default=15)
 options.add_argument("--output", required=True)

@@ -165,8 +165,9 @@ def _regrown(pieces, start, regions) -> list[Piece]:
         piece = order[label - 1]
         at = tuple(a + side.start for a, side in zip(start, place, strict=True))
         parted = piece.origin == "whole" and len(order) > 1
-        origin = "split" if parted else piece.origin
-        grown.append(replace(piece, start=at, mask=canvas[place] == label, origin=origin))
+        # An outline parts them, however wide the neck.
+        how = {"origin": "split", "neck_ratio": 0.0} if parted else {}
+        grown.append(replace(piece, start=at, mask=canvas[place] == label, **how))
     return grown
 
 

@@ -2,6 +2,6 @@
 
 from tomocensus.report.html import build_report
 from tomocensus.report.pictures import picture
-from tomocensus.report.thumbnails import inner_point, thumbnail
+from tomocensus.report.thumbnails import inner_point, split_pictures, thumbnail
 
-__all__ = ["build_report", "inner_point", "picture", "thumbnail"]
+__all__ = ["build_report", "inner_point", "picture", "split_pictures", "thumbnail"]

@@ -55,7 +55,8 @@ def build_report(
     Parameters
     ----------
     pictures : dict
-        Per tomogram, what `tomocensus.report.picture` returned.
+        Per tomogram, what `tomocensus.report.picture` returned; with ``splits``, what
+        `tomocensus.report.split_pictures` did.
     instances : pandas.DataFrame
         Instance table of all tomograms; missing columns are left out of the page.
     counts : pandas.DataFrame
@@ -97,6 +98,7 @@ def build_report(
         "warnings": _warnings(inputs),
         "charts": _charts(instances, colours),
         "counts": _counts(counts),
+        "splits": _splits(pictures),
         "review": _review(review),
         "evaluation": _evaluation(evaluation),
         "models": _models(models),
@@ -278,6 +280,33 @@ def _review(review: list[dict] | None) -> str:
         '<textarea id="named" rows="4" readonly aria-label="rows for the examples file" '
         'placeholder="tomogram, x, y, z, class"></textarea>'
         '<button type="button" id="copy">Copy rows</button></section>'
+    )
+
+
+def _splits(pictures: dict[str, dict]) -> str:
+    """Return the parted components of each tomogram, as one and as parts."""
+    cards = []
+    for name, one in pictures.items():
+        for split in one.get("splits", []):
+            images = "".join(
+                f'<img alt="{when} parting" width="128" height="128" loading="lazy" '
+                f'src="data:image/png;base64,{escape(split[when])}">'
+                for when in ("before", "after")
+            )
+            neck = f"neck {split['neck_ratio']:.2f}" if split["neck_ratio"] else "by its outline"
+            cards.append(
+                f'<li><span class="pair">{images}</span>'
+                f"<span>{escape(str(name))} #{int(split['instance'])}</span>"
+                f'<span class="muted">{int(split["parts"])} parts, {neck}</span></li>'
+            )
+    if not cards:
+        return ""
+    return (
+        '<section class="card"><details><summary><h2>Parted components</h2></summary>'
+        '<p class="muted">What touched, outlined as one and as parts, the most doubtful first: a '
+        "neck close to 1 is hardly narrower than the part beside it. Where too much is cut, lower "
+        "<code>cluster.neck</code>.</p>"
+        f'<ol class="splits">{"".join(cards)}</ol></details></section>'
     )
 
 
