@@ -1,6 +1,6 @@
 """Instances from the maps of a plain U-Net: this stage's defaults against others, tuned.
 
-``python benchmarks/cluster_foreign.py --cache FOLDER --output benchmarks/cluster_foreign.md``
+``python benchmarks/cluster_foreign.py --cache FOLDER --output table.md``
 
 A user of another program annotates six slices (three of each of two tomograms) and trains a plain
 2D U-Net from scratch for a few minutes; its map of a third tomogram is ragged, with specks and
@@ -38,15 +38,12 @@ from tomocensus.simulate import simulate_tomogram
 # Steps of training after which maps are made: a hasty one and one of some minutes.
 STEPS = (200, 600)
 PATCH, BATCH = 128, 2
-# Clustered is the middle of the map, pixels a side.
-SIDE = 160
+# Clustered is this part of each slice.
+SIDES = slice(40, 200)
 # Neighbouring slices that the network sees together.
 SLICES = 5
-# What was chosen by, and what was left for the final figures.
-CHOSEN_BY = ("CTF/1", "coloured noise/1", "CTF, noisy/1", "low-pass/1")
-CHOSEN_BY += tuple(f"own/{700_000 + n}" for n in (1, 2, 4, 5))
-FINAL = ("bright, CTF/0", "coarse/0", "CTF/0", "coloured noise/0")
-FINAL += tuple(f"own/{900_000 + n}" for n in (1, 2, 4, 5))
+TOMOGRAMS = ("CTF/1", "coloured noise/1", "CTF, noisy/1", "low-pass/1")
+TOMOGRAMS += tuple(f"own/{700_000 + n}" for n in (1, 2, 4, 5))
 
 
 @dataclass
@@ -186,13 +183,7 @@ def maps_of(name: str, cache: Path) -> tuple[dict[int, np.ndarray], Field]:
             kept, **found, labels=field.labels, data=field.data, voxel_size=field.voxel_size
         )
     with np.load(kept) as held:
-        middle = (
-            slice(None),
-            *(
-                slice(max(0, n // 2 - SIDE // 2), n // 2 + SIDE // 2)
-                for n in held["labels"].shape[1:]
-            ),
-        )
+        middle = (slice(None), SIDES, SIDES)
         field = Field(held["data"][middle], held["labels"][middle], float(held["voxel_size"]))
         maps = {step: held[str(step)][middle].astype(np.float32) for step in STEPS}
     return maps, field
@@ -216,17 +207,16 @@ def tuned_components(chance, truth, smallest) -> float:
 def tuned_watershed(chance, truth, smallest, voxel_size) -> float:
     """Return the best F1 of distance transform + peak_local_max + watershed."""
     best = 0.0
-    for sigma, level in itertools.product((1,), (0.5, 0.7, 0.9)):
-        mask = cc3d.dust(ndimage.gaussian_filter(chance, sigma) >= level, smallest)
+    for level in (0.5, 0.7, 0.9):
+        mask = cc3d.dust(ndimage.gaussian_filter(chance, 1) >= level, smallest)
         depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), 1.0)
-        for apart in (150,):
-            places = peak_local_max(
-                depth, min_distance=max(2, round(apart / voxel_size)), labels=(mask > 0) * 1
-            )
-            seeds = np.zeros(mask.shape, np.int32)
-            seeds[tuple(places.T)] = np.arange(1, len(places) + 1)
-            labels = watershed(-depth, seeds, mask=mask > 0)
-            best = max(best, f1(cc3d.dust(labels, smallest), truth))
+        # Peaks at least 150 Å apart.
+        apart = max(2, round(150 / voxel_size))
+        places = peak_local_max(depth, min_distance=apart, labels=(mask > 0) * 1)
+        seeds = np.zeros(mask.shape, np.int32)
+        seeds[tuple(places.T)] = np.arange(1, len(places) + 1)
+        labels = watershed(-depth, seeds, mask=mask > 0)
+        best = max(best, f1(cc3d.dust(labels, smallest), truth))
     return best
 
 
@@ -256,7 +246,7 @@ def main() -> None:
     """Make the maps, cluster them and write the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--cache", type=Path, required=True)
-    options.add_argument("--tomograms", nargs="+", default=[*CHOSEN_BY, *FINAL])
+    options.add_argument("--tomograms", nargs="+", default=TOMOGRAMS)
     options.add_argument("--only-maps", action="store_true")
     options.add_argument("--output")
     chosen = options.parse_args()
@@ -270,7 +260,7 @@ def main() -> None:
     table = pd.DataFrame([row for name in chosen.tomograms for row in rows_of(name, chosen.cache)])
     print(table.round(2).to_string())
     if chosen.output:
-        write_text(chosen.output, table.round(2).to_markdown(index=False))
+        write_text(chosen.output, table.round(2).to_markdown(index=False) + "\n")
 
 
 if __name__ == "__main__":
