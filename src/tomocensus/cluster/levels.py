@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+import cc3d
 import edt
 import numpy as np
 from scipy import ndimage
+from scipy.special import expit, logit
 
-from tomocensus.cluster.necks import Basins, _one_object, find_basins
+from tomocensus.cluster.necks import Basins, find_basins
 from tomocensus.cluster.pieces import Piece
 from tomocensus.cluster.shells import fill_slices
-from tomocensus.cluster.smoothing import smooth, smooth_box, widened
-from tomocensus.cluster.solidity import digital_solidity
+from tomocensus.cluster.smoothing import chances, smooth, widened
+from tomocensus.cluster.solidity import digital_solidity, reaches_solidity
 
 # Probabilities at which a ragged map is cut; closer where networks saturate.
 LEVELS = (0.35, 0.5, 0.65, 0.75, 0.85, 0.92, 0.96)
 # Levels from one on whose surfaces tell together how deep a voxel lies.
 TOGETHER = 4
 # Least score of an object, 0-1: below it nothing is better than something.
-LEAST = 0.03
+LEAST = 0.1
 # Part of the object voxels in one component from which objects and noise have grown together.
 PERCOLATING = 0.975
 # Voxels around an object that its contrast is measured in.
 RIM = 2
-# A union of parts at least this solid is one object: ragged ones are never as solid as clean ones.
-SOLID = 0.95
+# A union of basins is looked at where it is at least this solid, before it is opened.
+SOLID = 0.5
+# By how much a union grows until it is looked at again.
+GROWTH = 1.1
+# What sticks out of an object and is thinner than this part of it is a bridge or noise.
+THIN = 0.5
+# Part of the smaller of two chosen objects that they may share.
+SHARED = 0.2
+# Probabilities are told apart up to here from 0 and 1.
+CERTAIN = 0.01
 
 
 @dataclass
-class Node:
-    """What may be an object: a part of the map at one level, and how it lies among the others."""
+class Candidate:
+    """What may be an object: a union of basins of one level, without its bridges."""
 
     box: tuple[slice, slice, slice]
     packed: np.ndarray
     voxels: int
+    gained: int
+    level: int
     solidity: float
     contrast: float
     neck: float
-    parent: int = -1
-    overlap: float = 0.0
-    children: list[int] = field(default_factory=list)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of its box."""
-        return tuple(side.stop - side.start for side in self.box)
 
     @property
     def mask(self) -> np.ndarray:
         """Its voxels in its box."""
-        bits = np.unpackbits(self.packed, count=int(np.prod(self.shape)))
-        return bits.reshape(self.shape).astype(bool)
+        shape = tuple(side.stop - side.start for side in self.box)
+        bits = np.unpackbits(self.packed, count=int(np.prod(shape)))
+        return bits.reshape(shape).astype(bool)
 
 
 def spans(box: tuple, shape: tuple[int, ...]) -> bool:
@@ -106,26 +112,30 @@ def part_by_levels(crop, start, number, probability, parameters, smallest) -> li
         return [Piece(start, crop, 0.0, "whole", number, 1.0, "none", 0)]
     box = tuple(slice(a, a + n) for a, n in zip(start, crop.shape, strict=True))
     wide, inner = widened(box, probability.shape, RIM)
-    smoothed = smooth_box(probability, wide, 1.0)
+    smoothed = _smooth_logits(probability, wide)
     mask = np.zeros(smoothed.shape, bool)
     mask[inner] = crop
-    nodes = find_nodes(smoothed, mask, smallest, parameters.neck, parameters.fill)
-    chosen = choose(nodes, scores(nodes))
+    found = find_candidates(smoothed, mask, smallest, parameters.fill)
+    chosen = choose(found, scores(found), smoothed.shape)
     pieces = []
-    for node in (nodes[index] for index in chosen):
-        own = node.mask
-        filled = fill_slices(own) if parameters.fill else own
-        gained = int(np.count_nonzero(filled)) - node.voxels
-        place = tuple(a.start + b.start for a, b in zip(node.box, wide, strict=True))
+    for one in (found[index] for index in chosen):
+        place = tuple(a.start + b.start for a, b in zip(one.box, wide, strict=True))
         origin = "split" if len(chosen) > 1 else "whole"
-        fill = "slices" if gained else "none"
-        solidity = digital_solidity(filled)
-        pieces.append(Piece(place, filled, solidity, origin, number, node.neck, fill, gained))
+        fill = "slices" if one.gained else "none"
+        given = (one.mask, one.solidity, origin, number, one.neck, fill, one.gained)
+        pieces.append(Piece(place, *given))
     return pieces
 
 
-def find_nodes(smoothed, mask, smallest=1.0, neck=0.8, fill=True) -> list[Node]:
-    """Return all that may be objects at any of `LEVELS`, each with its parent a level lower.
+def _smooth_logits(probability: np.ndarray, box: tuple) -> np.ndarray:
+    """Return a box of the map, smoothed by one voxel where networks sum up evidence: by logits."""
+    wide, inner = widened(box, probability.shape, 4)
+    chance = np.clip(chances(probability[wide]), CERTAIN, 1 - CERTAIN)
+    return expit(smooth(logit(chance), 1.0)[inner])
+
+
+def find_candidates(smoothed, mask, smallest=1.0, fill=True) -> list[Candidate]:
+    """Return all that may be objects at any of `LEVELS`.
 
     Parameters
     ----------
@@ -134,40 +144,34 @@ def find_nodes(smoothed, mask, smallest=1.0, neck=0.8, fill=True) -> list[Node]:
     mask : numpy.ndarray
         Bool, same shape: voxels that count.
     smallest : float
-        Voxels of the smallest node.
-    neck : float
-        As of :func:`tomocensus.cluster.necks.split_at_necks`.
+        Voxels of the smallest candidate.
     fill : bool
         Judge shells by what they enclose.
 
     Returns
     -------
-    list of Node
-        Lower levels first, so parents come before their children.
+    list of Candidate
+        Lower levels first.
     """
-    nodes: list[Node] = []
-    before = np.zeros(mask.shape, np.int32)
     inside = np.where(mask, smoothed, np.float32(0))
+    found: list[Candidate] = []
     depths: list[np.ndarray] = []
-    for index in range(len(LEVELS)):
+    for index, level in enumerate(LEVELS):
         # Every level's depths serve several times.
         fresh = LEVELS[index + len(depths) : index + TOGETHER]
         depths += [_depth(inside >= level) for level in fresh]
-        depth = np.mean(depths, axis=0) * (inside >= LEVELS[index])
+        # A bridge that only this level shows is shallow, and the others even the ragged surface.
+        depth = np.mean(depths, axis=0) * (inside >= level)
+        basins, count = find_basins(depth)
+        if count:
+            unions = _Unions(basins, depth, count, smallest)
+            for own, box, neck in unions.solid_ones():
+                one = _candidate(own, box, depths[0], smoothed, smallest, fill)
+                if one is not None:
+                    one.level, one.neck = index, neck
+                    found.append(one)
         del depths[0]
-        parts, necks = split_softly(depth, smallest, neck)
-        first = len(nodes)
-        number = np.zeros(parts.max() + 1, np.int32)
-        for label, box in enumerate(ndimage.find_objects(parts), start=1):
-            node = _node(parts, label, box, smoothed, smallest, necks[label], fill)
-            if node is None:
-                continue
-            nodes.append(node)
-            number[label] = len(nodes)
-        labels = number[parts]
-        _connect(nodes, first, labels, before)
-        before = labels
-    return nodes
+    return found
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:
@@ -176,48 +180,91 @@ def _depth(mask: np.ndarray) -> np.ndarray:
     return smooth(wide[1:-1, 1:-1, 1:-1], 1.0)
 
 
-def split_softly(depth, smallest=1.0, neck=0.8) -> tuple[np.ndarray, dict[int, float]]:
-    """Part the voxels from a level on at their necks, with the levels above as further evidence.
+class _Unions(Basins):
+    """Basins that are merged until they are one, the widest neck first; all on the way is kept."""
+
+    def __init__(self, basins, depth, count, smallest):
+        super().__init__(basins, depth, count)
+        self.smallest = smallest
+        self.seen: list[tuple[list[int], float]] = []
+        self.size: dict[int, int] | None = None
+        self.merge_shallow(smallest)
+        self.size = {}
+        for label in list(self.members):
+            self._see(label)
+        self.merge(lambda graph, a, b: True)
+
+    def _join(self, a, b):
+        """Make `b` part of `a`, and keep the union."""
+        super()._join(a, b)
+        if self.size is not None:
+            self.size[a] = max(self.size.get(a, 0), self.size.pop(b, 0))
+            if self.voxels[a] >= GROWTH * self.size[a]:
+                self._see(a)
+
+    def _see(self, label):
+        """Keep a union where it is solid, and large enough."""
+        voxels = self.voxels[label]
+        self.size[label] = voxels
+        if voxels >= self.smallest and reaches_solidity(self.points(label), voxels, SOLID):
+            necks = [self.ratio(label, other) for other in self.saddle[label]]
+            self.seen.append((list(self.members[label]), float(max(necks, default=1.0))))
+
+    def solid_ones(self) -> Iterator[tuple[np.ndarray, tuple, float]]:
+        """Yield the mask of each union, its box and its widest neck."""
+        inside = np.zeros(len(self.voxels), bool)
+        for members, neck in self.seen:
+            boxes = [self.boxes[member - 1] for member in members]
+            box = tuple(
+                slice(min(side.start for side in sides), max(side.stop for side in sides))
+                for sides in zip(*boxes, strict=True)
+            )
+            inside[members] = True
+            yield inside[self.basins[box]], box, neck
+            inside[members] = False
+
+
+def _candidate(own, box, depth, smoothed, smallest, fill) -> Candidate | None:
+    """Describe one union, filled and without its bridges; None for a speck."""
+    whole = fill_slices(own) if fill else own
+    gained = np.count_nonzero(whole) > np.count_nonzero(own)
+    kept = without_bridges(whole, _depth(whole) if gained else depth[box] * own)
+    voxels = int(np.count_nonzero(kept))
+    if voxels < smallest:
+        return None
+    within = ndimage.find_objects(kept.astype(np.uint8))[0]
+    place = tuple(
+        slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, within, strict=True)
+    )
+    wide, inner = widened(place, smoothed.shape, RIM)
+    mask, seen = np.zeros([s.stop - s.start for s in wide], bool), smoothed[wide]
+    mask[inner] = kept[within]
+    values = seen[inner][kept[within] & own[within]]
+    rim = _rim(mask, RIM)
+    contrast = 0.0
+    if len(values) and rim.any():
+        contrast = float(values.mean(dtype=np.float64) - seen[rim].mean(dtype=np.float64))
+    more = voxels - len(values)
+    solidity = digital_solidity(kept[within])
+    packed = np.packbits(kept[within])
+    return Candidate(place, packed, voxels, more, 0, solidity, contrast, 1.0)
+
+
+def without_bridges(mask: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return an object without what sticks out and is thinner than `THIN` of it.
 
     Parameters
     ----------
+    mask : numpy.ndarray
+        Bool, ``(nz, ny, nx)``.
     depth : numpy.ndarray
-        float32, mean distance of each voxel to the surfaces of several levels, 0 outside the lowest
-        of them: a bridge that only that level shows is shallow, and the others even its ragged rim.
-    smallest : float
-        Voxels; a smaller part is never cut off.
-    neck : float
-        As of :func:`tomocensus.cluster.necks.split_at_necks`.
-
-    Returns
-    -------
-    parts : numpy.ndarray
-        int32 labels 1..N.
-    necks : dict
-        Ratio of the widest neck by which each part touches another.
+        Distance to the surface, voxels.
     """
-    basins, count = find_basins(depth)
-    if not count:
-        return basins, {}
-    graph = Basins(basins, depth, count)
-    graph.merge_shallow(smallest)
-    graph.merge(_one_object(SOLID, neck, walls=False))
-    parts, necks, _ = graph.result()
-    return parts, necks
-
-
-def _node(parts, label, box, smoothed, smallest, neck, fill) -> Node | None:
-    """Describe one part of a level; None for a speck."""
-    wide, _ = widened(box, parts.shape, RIM)
-    own = parts[wide] == label
-    voxels = int(np.count_nonzero(own))
-    if voxels < smallest:
-        return None
-    values, rim = smoothed[wide], _rim(own, RIM)
-    inside = values[own].mean(dtype=np.float64)
-    contrast = inside - values[rim].mean(dtype=np.float64) if rim.any() else 0.0
-    solidity = digital_solidity(fill_slices(own) if fill else own)
-    return Node(wide, np.packbits(own), voxels, solidity, contrast, neck)
+    reach = THIN * depth.max()
+    core = cc3d.largest_k(depth >= reach, 1, connectivity=26) > 0
+    if not core.any():
+        return mask
+    return mask & (edt.edt(~core, black_border=False) <= reach + 0.5)
 
 
 def _rim(mask: np.ndarray, reach: int) -> np.ndarray:
@@ -232,73 +279,84 @@ def _rim(mask: np.ndarray, reach: int) -> np.ndarray:
     return near & ~mask
 
 
-def _connect(nodes, first, labels, before) -> None:
-    """Give the nodes from `first` on the parent that most of their voxels lie in."""
-    for index in range(first, len(nodes)):
-        node = nodes[index]
-        below = before[node.box][labels[node.box] == index + 1]
-        if not below.any():
-            continue
-        counts = np.bincount(below)
-        counts[0] = 0
-        parent = int(counts.argmax())
-        shared = int(counts[parent])
-        if 2 * shared <= node.voxels:
-            continue
-        node.parent = parent - 1
-        node.overlap = shared / (node.voxels + nodes[parent - 1].voxels - shared)
-        nodes[parent - 1].children.append(index)
-
-
-def scores(nodes: list[Node]) -> np.ndarray:
-    """Return how much each node is like an object, 0-1.
+def scores(found: list[Candidate]) -> np.ndarray:
+    """Return how much each candidate is like an object, 0-1.
 
     Solidity times stability times the square root of the contrast with the rim. Stability is the
-    mean overlap (IoU) with what becomes of the node at the other levels, as of maximally stable
-    regions (Matas et al., BMVC 2002); along a branch it is the product of the steps' overlaps.
+    mean over the other levels of the best overlap (IoU) with a candidate there, as of maximally
+    stable regions (Matas et al., BMVC 2002).
     """
-    lower, higher = np.zeros(len(nodes)), np.zeros(len(nodes))
-    for index, node in enumerate(nodes):
-        if node.parent >= 0:
-            lower[index] = node.overlap * (1 + lower[node.parent])
-    for index in range(len(nodes) - 1, -1, -1):
-        steps = [nodes[c].overlap * (1 + higher[c]) for c in nodes[index].children]
-        higher[index] = max(steps, default=0.0)
-    stable = (lower + higher) / (len(LEVELS) - 1)
-    solid = np.array([node.solidity for node in nodes])
-    contrast = np.array([max(node.contrast, 0.0) for node in nodes])
+    best = np.zeros((len(found), len(LEVELS)))
+    for a, b, overlap in _overlaps(found):
+        best[a, found[b].level] = max(best[a, found[b].level], overlap)
+        best[b, found[a].level] = max(best[b, found[a].level], overlap)
+    stable = best.sum(axis=1) / (len(LEVELS) - 1)
+    solid = np.array([one.solidity for one in found])
+    contrast = np.array([max(one.contrast, 0.0) for one in found])
     return solid * stable * np.sqrt(contrast)
 
 
-def choose(nodes: list[Node], score: np.ndarray, least: float = LEAST) -> list[int]:
-    """Choose nodes, none within another, so that the sum of their scores above `least` is greatest.
+# Overlaps (IoU) below this are those of different objects.
+SAME = 0.3
 
-    By dynamic programming from the leaves (Arteta et al., MICCAI 2012).
+
+def _overlaps(found: list[Candidate]) -> Iterator[tuple[int, int, float]]:
+    """Yield pairs of candidates of different levels and their overlap (IoU)."""
+    low = np.array([[side.start for side in one.box] for one in found]).reshape(-1, 3)
+    high = np.array([[side.stop for side in one.box] for one in found]).reshape(-1, 3)
+    voxels = np.array([one.voxels for one in found])
+    level = np.array([one.level for one in found])
+    for a, one in enumerate(found):
+        mask = one.mask
+        sides = np.minimum(high[a], high[a + 1 :]) - np.maximum(low[a], low[a + 1 :])
+        # No more than this can be shared.
+        most = np.minimum(np.maximum(sides, 0).prod(axis=1), np.minimum(voxels[a + 1 :], voxels[a]))
+        able = most >= SAME * np.maximum(voxels[a + 1 :], voxels[a])
+        for b in a + 1 + np.flatnonzero(able & (level[a + 1 :] != level[a])):
+            from_, to = np.maximum(low[a], low[b]), np.minimum(high[a], high[b])
+            both = mask[_within(from_, to, low[a])] & found[b].mask[_within(from_, to, low[b])]
+            shared = np.count_nonzero(both)
+            overlap = shared / (voxels[a] + voxels[b] - shared)
+            if overlap >= SAME:
+                yield a, int(b), overlap
+
+
+def _within(low, high, start) -> tuple[slice, ...]:
+    """Return the box between two corners as seen from `start`."""
+    return tuple(slice(a - c, b - c) for a, b, c in zip(low, high, start, strict=True))
+
+
+def choose(found: list[Candidate], score, shape: tuple, least: float = LEAST) -> list[int]:
+    """Choose the candidates with the best scores of which none shares much with a better one.
 
     Parameters
     ----------
-    nodes : list of Node
-        Parents before their children.
+    found : list of Candidate
+        In the volume of `shape`.
     score : numpy.ndarray
         Of each.
+    shape : tuple of int
+        The volume's.
     least : float
-        What a node costs.
+        Lower scores are no objects.
 
     Returns
     -------
     list of int
-        Indices of the chosen nodes, rising.
+        Indices of the chosen candidates, rising.
     """
-    own = np.asarray(score) - least
-    below = np.zeros(len(nodes))
-    for index in range(len(nodes) - 1, -1, -1):
-        if nodes[index].parent >= 0:
-            below[nodes[index].parent] += max(own[index], below[index], 0.0)
-    chosen, closed = [], np.zeros(len(nodes), bool)
-    for index, node in enumerate(nodes):
-        if node.parent >= 0 and closed[node.parent]:
-            closed[index] = True
-        elif own[index] > 0 and own[index] >= below[index]:
-            closed[index] = True
-            chosen.append(index)
-    return chosen
+    taken = np.zeros(shape, np.int32)
+    sizes, chosen = [0], []
+    for index in np.argsort(-np.asarray(score), kind="stable"):
+        if score[index] < least:
+            break
+        one, mask = found[index], found[index].mask
+        shared = np.bincount(taken[one.box][mask])
+        shared[0] = 0
+        limits = SHARED * np.minimum(one.voxels, sizes[: len(shared)])
+        if np.any(shared > limits):
+            continue
+        chosen.append(int(index))
+        taken[one.box][mask] = len(sizes)
+        sizes.append(one.voxels)
+    return sorted(chosen)
