@@ -7,8 +7,18 @@ import pytest
 from scipy import ndimage
 
 from tomocensus.cluster import ClusterParameters, cluster
+from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.labelling import find_runs
-from tomocensus.cluster.levels import Node, choose, find_nodes, part_by_levels, percolates, scores
+from tomocensus.cluster.levels import (
+    LEVELS,
+    Candidate,
+    choose,
+    find_candidates,
+    part_by_levels,
+    percolates,
+    scores,
+    without_bridges,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from cluster_scenes import ball, dense_scene, f1
@@ -56,32 +66,56 @@ def test_balls_bridged_at_a_low_level_part():
         assert np.count_nonzero(found & expected) > 0.8 * np.count_nonzero(found | expected)
 
 
-def test_node_of_a_level_lies_within_its_parent():
+def test_candidates_are_found_at_every_level_and_scored():
     chance, _ = two_balls()
-    nodes = find_nodes(chance, chance >= 0.35, 200)
-    for index, node in enumerate(nodes):
-        if node.parent >= 0:
-            assert node.parent < index
-            assert 0 < node.overlap <= 1
-            assert index in nodes[node.parent].children
-    assert np.all((scores(nodes) >= 0) & (scores(nodes) <= 1))
+    found = find_candidates(chance, chance >= 0.35, 200)
+    assert {one.level for one in found} == set(range(len(LEVELS)))
+    assert np.all((scores(found) >= 0) & (scores(found) <= 1))
+    for one in found:
+        assert one.voxels == np.count_nonzero(one.mask)
 
 
-def node(parent=-1):
-    return Node((slice(0, 1),) * 3, np.packbits([True]), 1, 1.0, 1.0, 1.0, parent)
+def test_stable_candidate_scores_more_than_one_of_a_single_level():
+    chance = np.zeros((20, 20, 44), np.float32)
+    chance[ball(chance.shape, (10, 10, 12), 7)] = 0.98
+    chance[ball(chance.shape, (10, 10, 32), 7)] = 0.6
+    found = find_candidates(chance, chance >= 0.35, 200)
+    score = scores(found)
+    right = np.array([one.box[2].start > 20 for one in found])
+    assert right.any()
+    assert score[~right].max() > 1.5 * score[right].max()
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_what_is_thinner_than_half_the_object_is_no_part_of_it(width):
+    one = ball((24, 24, 60), (12, 12, 14), 9)
+    mask = one.copy()
+    mask[12 - width // 2 : 12 + width // 2, 12 - width // 2 : 12 + width // 2, 14:56] = True
+    kept = without_bridges(mask, distance_inside(np.pad(mask, 1))[1:-1, 1:-1, 1:-1])
+    assert not kept[..., 30:].any()
+    assert np.count_nonzero(kept & one) > 0.97 * np.count_nonzero(one)
+
+
+def candidate(start, size, level=0):
+    """Return a cube."""
+    box = tuple(slice(a, a + size) for a in start)
+    return Candidate(box, np.packbits(np.ones(size**3, bool)), size**3, 0, level, 1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
     ("score", "expected"),
     [
-        ([0.5, 0.3, 0.3], [1, 2]),
-        ([0.7, 0.3, 0.3], [0]),
-        ([0.02, 0.3, 0.02], [1]),
-        ([0.02, 0.02, 0.02], []),
+        # One cube holds the two small ones; the fourth touches it by a corner.
+        ([0.5, 0.6, 0.4, 0.3], [1, 2, 3]),
+        ([0.7, 0.6, 0.4, 0.3], [0, 3]),
+        ([0.05, 0.6, 0.05, 0.05], [1]),
+        ([0.05, 0.05, 0.05, 0.05], []),
     ],
 )
-def test_parent_or_children_are_chosen_never_both(score, expected):
-    assert choose([node(), node(0), node(0)], np.array(score), 0.03) == expected
+def test_better_candidate_leaves_no_room_for_those_that_share_much_with_it(score, expected):
+    cubes = [candidate(*one) for one in (((0,) * 3, 9), ((0,) * 3, 4), ((4,) * 3, 4))]
+    cubes.append(candidate((8, 8, 8), 8))
+    assert choose(cubes, np.array(score), (20, 20, 20), 0.1) == expected
 
 
 def test_percolation_means_one_component_through_all_the_volume():

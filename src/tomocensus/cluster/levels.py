@@ -37,6 +37,8 @@ THIN = 0.5
 SHARED = 0.2
 # Probabilities are told apart up to here from 0 and 1.
 CERTAIN = 0.01
+# Smaller overlaps (IoU) say nothing of how stable a candidate is.
+SAME = 0.05
 
 
 @dataclass
@@ -296,8 +298,6 @@ def scores(found: list[Candidate]) -> np.ndarray:
     return solid * stable * np.sqrt(contrast)
 
 
-# Overlaps (IoU) below this are those of different objects.
-SAME = 0.3
 
 
 def _overlaps(found: list[Candidate]) -> Iterator[tuple[int, int, float]]:
