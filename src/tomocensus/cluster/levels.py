@@ -24,7 +24,7 @@ TOGETHER = 4
 # Least score of an object, 0-1: below it nothing is better than something.
 LEAST = 0.1
 # Part of the object voxels in one component from which objects and noise have grown together.
-PERCOLATING = 0.975
+PERCOLATING = 0.5
 # Voxels around an object that its contrast is measured in.
 RIM = 2
 # A union of basins is looked at where it is at least this solid, before it is opened.
@@ -68,7 +68,7 @@ def spans(box: tuple, shape: tuple[int, ...]) -> bool:
 
 
 def percolates(runs) -> bool:
-    """Tell whether one component holds nearly all object voxels and spans the volume.
+    """Tell whether one component holds most object voxels and spans the volume.
 
     Then objects and noise have grown together into one sponge, and a threshold parts nothing.
 
