@@ -164,7 +164,7 @@ def made_field(name: str, other: int = 0) -> Field:
             # To whoever annotates, crowders and gold are background; threads of actin are open.
             truth[np.isin(sort, ("particle", "gold"))[np.asarray(made.instances.data)]] = 0
         return _field(made.tomogram.data, truth, made.tomogram.voxel_size, made.polarity)
-    volume, labels, _ = other_simulator.tomogram(case, 3 + other if other else int(number))
+    volume, labels, *_ = other_simulator.tomogram(case, 3 + other if other else int(number))
     return _field(volume.data, labels, volume.voxel_size, other_simulator.CASES[case].polarity)
 
 

@@ -28,8 +28,8 @@ from tomocensus.volume import release_pages, releasing
 # Where outlines part, objects are judged as a whole (`minimum_probability`), so fainter voxels may
 # join in: this part of the threshold.
 _OUTLINED = 0.8
-# Part of the voxels in convex pieces and sheets from which these explain a map. Of ragged maps it was
-# at most 0.05, of clean crowded ones 0.9; where it is less than this, levels did better.
+# Part of the voxels in convex pieces and sheets from which these explain a map. It was at most 0.05
+# of ragged maps, 0.9 of clean crowded ones; where it is less than this, levels did better.
 _EXPLAINED = 0.3
 
 
@@ -242,7 +242,7 @@ def _may_be_ragged(job: _Job) -> bool:
 
 
 def _explained(job: _Job, pieces: list[Piece]) -> bool:
-    """Tell whether enough voxels lie in convex pieces or sheets: then objects touch, and no more."""
+    """Tell whether convex pieces and sheets hold enough voxels: then objects touch, and no more."""
     large = [piece for piece in pieces if piece.voxels >= job.smallest]
     shape = job.components.shape
     # A map that is full is convex too.

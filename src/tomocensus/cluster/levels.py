@@ -155,23 +155,20 @@ def find_candidates(smoothed, mask, smallest=1.0, fill=True) -> list[Candidate]:
     list of Candidate
         Lower levels first.
     """
-    inside = np.where(mask, smoothed, np.float32(0))
     found: list[Candidate] = []
     depths: list[np.ndarray] = []
     for index, level in enumerate(LEVELS):
         # Every level's depths serve several times.
         fresh = LEVELS[index + len(depths) : index + TOGETHER]
-        depths += [_depth(inside >= level) for level in fresh]
+        depths += [_depth(mask & (smoothed >= higher)) for higher in fresh]
         # A bridge that only this level shows is shallow, and the others even the ragged surface.
-        depth = np.mean(depths, axis=0) * (inside >= level)
-        basins, count = find_basins(depth)
-        if count:
-            unions = _Unions(basins, depth, count, smallest)
-            for own, box, neck in unions.solid_ones():
-                one = _candidate(own, box, depths[0], smoothed, smallest, fill)
-                if one is not None:
-                    one.level, one.neck = index, neck
-                    found.append(one)
+        depth = np.zeros_like(smoothed)
+        for one in depths:
+            depth += one / np.float32(len(depths))
+        depth *= mask & (smoothed >= level)
+        unions = unions_of(depth, smallest)
+        made = (_candidate(*one, index, depths[0], smoothed, fill) for one in unions)
+        found += [one for one in made if one.voxels >= smallest]
         del depths[0]
     return found
 
@@ -183,73 +180,93 @@ def _depth(mask: np.ndarray) -> np.ndarray:
 
 
 class _Unions(Basins):
-    """Basins that are merged until they are one, the widest neck first; all on the way is kept."""
+    """Basins that are merged until they are one; what is solid on the way is remembered."""
 
-    def __init__(self, basins, depth, count, smallest):
+    def __init__(self, basins: np.ndarray, depth: np.ndarray, count: int, smallest: float):
         super().__init__(basins, depth, count)
         self.smallest = smallest
         self.seen: list[tuple[list[int], float]] = []
-        self.size: dict[int, int] | None = None
+        # Voxels of the union as it was last looked at, by its label; none yet.
+        self.looked: dict[int, int] | None = None
         self.merge_shallow(smallest)
-        self.size = {}
-        for label in list(self.members):
-            self._see(label)
+        self.looked = {}
+        for label in self.members:
+            self._look(label)
         self.merge(lambda graph, a, b: True)
 
     def _join(self, a, b):
-        """Make `b` part of `a`, and keep the union."""
+        """Make `b` part of `a`, and look at the union."""
         super()._join(a, b)
-        if self.size is not None:
-            self.size[a] = max(self.size.get(a, 0), self.size.pop(b, 0))
-            if self.voxels[a] >= GROWTH * self.size[a]:
-                self._see(a)
+        if self.looked is None:
+            return
+        self.looked[a] = max(self.looked[a], self.looked.pop(b))
+        if self.voxels[a] >= GROWTH * self.looked[a]:
+            self._look(a)
 
-    def _see(self, label):
-        """Keep a union where it is solid, and large enough."""
-        voxels = self.voxels[label]
-        self.size[label] = voxels
+    def _look(self, label):
+        """Remember a union that is solid, and large enough."""
+        voxels = self.looked[label] = int(self.voxels[label])
         if voxels >= self.smallest and reaches_solidity(self.points(label), voxels, SOLID):
             necks = [self.ratio(label, other) for other in self.saddle[label]]
             self.seen.append((list(self.members[label]), float(max(necks, default=1.0))))
 
-    def solid_ones(self) -> Iterator[tuple[np.ndarray, tuple, float]]:
-        """Yield the mask of each union, its box and its widest neck."""
-        inside = np.zeros(len(self.voxels), bool)
-        for members, neck in self.seen:
-            boxes = [self.boxes[member - 1] for member in members]
-            box = tuple(
-                slice(min(side.start for side in sides), max(side.stop for side in sides))
-                for sides in zip(*boxes, strict=True)
-            )
-            inside[members] = True
-            yield inside[self.basins[box]], box, neck
-            inside[members] = False
+
+def unions_of(depth, smallest=1.0) -> Iterator[tuple[np.ndarray, tuple, float]]:
+    """Merge basins over the widest neck first until all are one; yield the solid unions.
+
+    Parameters
+    ----------
+    depth : numpy.ndarray
+        float32, distance to the surface, 0 outside.
+    smallest : float
+        Voxels; smaller basins are part of a neighbour from the start.
+
+    Yields
+    ------
+    tuple
+        Mask in its box, the box, and the widest neck to a neighbour over the thinner one's width.
+    """
+    basins, count = find_basins(depth)
+    if not count:
+        return
+    graph = _Unions(basins, depth, count, smallest)
+    inside = np.zeros(count + 1, bool)
+    for members, neck in graph.seen:
+        boxes = [graph.boxes[member - 1] for member in members]
+        box = tuple(
+            slice(min(side.start for side in sides), max(side.stop for side in sides))
+            for sides in zip(*boxes, strict=True)
+        )
+        inside[members] = True
+        yield inside[basins[box]], box, neck
+        inside[members] = False
 
 
-def _candidate(own, box, depth, smoothed, smallest, fill) -> Candidate | None:
-    """Describe one union, filled and without its bridges; None for a speck."""
+def _candidate(own, box, neck, level, depth, smoothed, fill) -> Candidate:
+    """Describe one union, filled and without its bridges."""
     whole = fill_slices(own) if fill else own
-    gained = np.count_nonzero(whole) > np.count_nonzero(own)
-    kept = without_bridges(whole, _depth(whole) if gained else depth[box] * own)
-    voxels = int(np.count_nonzero(kept))
-    if voxels < smallest:
-        return None
+    filled = np.count_nonzero(whole) > np.count_nonzero(own)
+    kept = without_bridges(whole, _depth(whole) if filled else depth[box] * own)
     within = ndimage.find_objects(kept.astype(np.uint8))[0]
+    kept, own = kept[within], own[within]
     place = tuple(
         slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, within, strict=True)
     )
-    wide, inner = widened(place, smoothed.shape, RIM)
-    mask, seen = np.zeros([s.stop - s.start for s in wide], bool), smoothed[wide]
-    mask[inner] = kept[within]
-    values = seen[inner][kept[within] & own[within]]
-    rim = _rim(mask, RIM)
-    contrast = 0.0
-    if len(values) and rim.any():
-        contrast = float(values.mean(dtype=np.float64) - seen[rim].mean(dtype=np.float64))
-    more = voxels - len(values)
-    solidity = digital_solidity(kept[within])
-    packed = np.packbits(kept[within])
-    return Candidate(place, packed, voxels, more, 0, solidity, contrast, 1.0)
+    voxels, gained = (int(np.count_nonzero(one)) for one in (kept, kept & ~own))
+    contrast = _contrast(kept, kept & own, place, smoothed)
+    packed = np.packbits(kept)
+    return Candidate(place, packed, voxels, gained, level, digital_solidity(kept), contrast, neck)
+
+
+def _contrast(mask, own, box, smoothed) -> float:
+    """Return by how much the map is higher where it is object (`own`) than in the mask's rim."""
+    wide, inner = widened(box, smoothed.shape, RIM)
+    seen, within = smoothed[wide], np.zeros([side.stop - side.start for side in wide], bool)
+    within[inner] = mask
+    rim = _rim(within, RIM)
+    if not own.any() or not rim.any():
+        return 0.0
+    return float(seen[inner][own].mean(dtype=np.float64) - seen[rim].mean(dtype=np.float64))
 
 
 def without_bridges(mask: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -296,8 +313,6 @@ def scores(found: list[Candidate]) -> np.ndarray:
     solid = np.array([one.solidity for one in found])
     contrast = np.array([max(one.contrast, 0.0) for one in found])
     return solid * stable * np.sqrt(contrast)
-
-
 
 
 def _overlaps(found: list[Candidate]) -> Iterator[tuple[int, int, float]]:
