@@ -165,3 +165,21 @@ def test_boundary_map_leaves_no_room_for_levels(ragged):
     chance, _ = ragged
     chance = chance[:24, :48, :48]
     assert not cluster(chance, 1.0, SMALL, np.zeros_like(chance)).facts["levels"]
+
+
+def test_clean_map_of_a_net_is_left_to_necks():
+    z, y, x = np.mgrid[:80, :80, :80] * (2 * np.pi / 80)
+    gyroid = np.sin(x) * np.cos(y) + np.sin(y) * np.cos(z) + np.sin(z) * np.cos(x)
+    chance = ndimage.gaussian_filter((np.abs(gyroid) < 0.25).astype(np.float32), 0.7)
+    assert percolates(find_runs(ndimage.gaussian_filter(chance, 1) >= 0.5))
+    found = cluster(chance, 1.0, SMALL)
+    assert not found.facts["levels"]
+    without = cluster(chance, 1.0, replace(SMALL, levels=False))
+    np.testing.assert_array_equal(found.labels, without.labels)
+    assert found.facts == without.facts
+
+
+def test_volume_too_large_for_levels_is_left_to_necks(ragged, monkeypatch):
+    chance = ragged[0][:24, :48, :48]
+    monkeypatch.setattr("tomocensus.cluster.clustering._LEVELS_UP_TO", chance.size - 1)
+    assert not cluster(chance, 1.0, SMALL).facts["levels"]

@@ -31,6 +31,8 @@ _OUTLINED = 0.8
 # Part of the voxels in convex pieces and sheets from which these explain a map. It was at most 0.05
 # of ragged maps, 0.9 of clean crowded ones; where it is less than this, levels did better.
 _EXPLAINED = 0.3
+# Voxels of a volume up to which levels are looked at: they take 40 bytes each.
+_LEVELS_UP_TO = 300_000_000
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class ClusterParameters:
     levels : bool
         Where most object voxels hang together and necks do not part them into convex objects, look
         for each object at a level of its own (:mod:`tomocensus.cluster.levels`). Not used with a
-        boundary map, a binary mask, the threshold ``auto`` or voxels that are no cubes.
+        boundary map, a binary mask, the threshold ``auto``, voxels that are no cubes or more than
+        300 million of them.
     """
 
     threshold: float | str = 0.5
@@ -166,13 +169,13 @@ def cluster(
     pieces = _in_parallel(job, runs.count, threads)
     ragged = percolates(runs) and _may_be_ragged(job) and not _explained(job, pieces)
     if ragged:
-        threshold = LEVELS[0]
         runs.paint(labels, np.zeros(runs.count + 1, np.int32))
-        _mark(objects, probability, threshold, False, mask)
-        runs = find_runs(objects, slab)
-        runs.paint(labels, np.arange(runs.count + 1, dtype=np.int32))
-        job = replace(job, boxes=runs.boxes(), ragged=True)
-        pieces = _in_parallel(job, runs.count, threads)
+        found = _by_levels(job, objects, mask, slab, threads)
+        ragged = _convex(job, found[1]) > _convex(job, pieces)
+        if ragged:
+            threshold, (runs, pieces) = LEVELS[0], found
+        else:
+            _mark(objects, probability, threshold, False, mask)
     large = [piece for piece in pieces if piece.voxels >= smallest]
     # Not where the threshold is automatic: then the map's scale is its own.
     least = 0.0 if parameters.threshold == "auto" else parameters.minimum_probability - 1e-6
@@ -238,17 +241,35 @@ def _may_be_ragged(job: _Job) -> bool:
     """Tell whether objects may be looked for at levels of their own."""
     wanted = job.parameters.levels and job.parameters.convexity
     given = job.parameters.threshold != "auto" and job.boundary is None and job.aspect == CUBES
-    return wanted and given and not _is_binary(job.probability)
+    fits = job.probability.size <= _LEVELS_UP_TO
+    return wanted and given and fits and not _is_binary(job.probability)
 
 
 def _explained(job: _Job, pieces: list[Piece]) -> bool:
     """Tell whether convex pieces and sheets hold enough voxels: then objects touch, and no more."""
     large = [piece for piece in pieces if piece.voxels >= job.smallest]
+    sheets = sum(piece.voxels for piece in large if piece.origin == "sheet")
+    every = sum(piece.voxels for piece in large)
+    return _convex(job, pieces) + sheets >= _EXPLAINED * every
+
+
+def _convex(job: _Job, pieces: list[Piece]) -> int:
+    """Count the voxels in convex pieces."""
+    large = [piece for piece in pieces if piece.voxels >= job.smallest]
     shape = job.components.shape
     # A map that is full is convex too.
-    convex = [p for p in large if p.solidity >= CONVEX and not spans(p.box, shape)]
-    sheets = [p for p in large if p.origin == "sheet"]
-    return sum(p.voxels for p in convex + sheets) >= _EXPLAINED * sum(p.voxels for p in large)
+    return sum(p.voxels for p in large if p.solidity >= CONVEX and not spans(p.box, shape))
+
+
+def _by_levels(job: _Job, objects, mask, slab, threads):
+    """Return the components at the lowest level and their pieces, each at a level of its own."""
+    _mark(objects, job.probability, LEVELS[0], False, mask)
+    runs = find_runs(objects, slab)
+    runs.paint(job.components, np.arange(runs.count + 1, dtype=np.int32))
+    job = replace(job, boxes=runs.boxes(), ragged=True)
+    pieces = _in_parallel(job, runs.count, threads)
+    runs.paint(job.components, np.zeros(runs.count + 1, np.int32))
+    return runs, pieces
 
 
 def _in_parallel(job: _Job, count: int, threads: int) -> list[Piece]:
