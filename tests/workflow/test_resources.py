@@ -73,3 +73,15 @@ def test_a_second_attempt_asks_for_more(project):
         if rule != "everything":
             assert second[rule]["mem_mb"] == 2 * asked["mem_mb"], rule
             assert second[rule]["runtime"] == 2 * asked["runtime"], rule
+
+
+def test_a_retry_of_another_programs_map_asks_for_memory_for_levels(project):
+    write_header(project, (200, 1000, 1000))
+    sheet = project / "tomograms.tsv"
+    header, *rows = sheet.read_text().splitlines()
+    own = requests(project, "--attempt", "2")["cluster"]["mem_mb"]
+    filled = [row + "\tdata/one.mrc" for row in rows]
+    sheet.write_text("\n".join([header + "\tprobability", *filled]) + "\n")
+    assert requests(project)["cluster"]["mem_mb"] == own / 2
+    given = requests(project, "--attempt", "2")["cluster"]["mem_mb"]
+    assert given - own == pytest.approx(40 * 200, rel=0.01)

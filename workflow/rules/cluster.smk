@@ -23,7 +23,7 @@ rule cluster:
     threads: 2
     resources:
         # What is larger goes to files: LARGE in the script.
-        mem_mb=memory(1000, 14, most=500),
+        mem_mb=memory_of_clustering(1000, 14, most=500, for_levels=40, most_levels=300),
         runtime=minutes(20, 60),
     params:
         script=script("cluster"),

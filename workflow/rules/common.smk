@@ -282,6 +282,25 @@ def memory(base, bytes_a_voxel, most=float("inf")):
     )
 
 
+def memory_of_clustering(base, bytes_a_voxel, most, for_levels, most_levels):
+    """Memory in MB, as of `memory`; where levels may be looked at, a retry asks for them too.
+
+    Few maps of other programs need that, and none is known to before it was clustered.
+    """
+
+    def needed(wildcards, attempt):
+        voxels = megavoxels(wildcards.tomogram)
+        levels = config["cluster"]["levels"] and sample_of(wildcards).probability
+        more = (
+            for_levels * voxels
+            if levels and voxels <= most_levels and attempt > 1
+            else 0
+        )
+        return attempt * int(base + bytes_a_voxel * min(voxels, most)) + int(more)
+
+    return known(needed)
+
+
 def memory_of_all(base, bytes_a_voxel, names, together=False):
     """Memory in MB of a job on several tomograms' tables and volumes, one at a time or together."""
 
