@@ -492,6 +492,7 @@ class Arriving:
     def wait(self, others: list[int], enough: int) -> None:
         """Wait for the views of some tomograms, and for enough to train on."""
         enough = min(enough, len(self.missing) + len(self.ready))
+        print(f"waiting for {enough + len(others)} tomograms in {self.cache}", file=sys.stderr)
         while self.count < enough or not all(self._is_there(seed) for seed in others):
             self()
             time.sleep(0.05)

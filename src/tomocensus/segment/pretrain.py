@@ -158,6 +158,7 @@ class Arriving:
     def first(self, count: int) -> list[TargetSlice]:
         """Wait for so many tomograms and return their slices."""
         found = []
+        print(f"waiting for {count} tomograms in {self.cache}", file=sys.stderr)
         while self.count < count:
             found += self()
             time.sleep(0.01)
@@ -168,6 +169,19 @@ class Arriving:
         self.pool.shutdown(cancel_futures=True)
 
 
+def _begin(arguments, base: Model | None, generator: np.random.Generator):
+    """Return architecture and network to train: a new one, or the base's, perhaps widened."""
+    if base is None:
+        size = {name: getattr(arguments, name) for name in ("slices", "width", "depth")}
+        architecture = {"name": "unet-2.5d", **size}
+        return architecture, build(architecture, len(HEADS))
+    architecture, network = dict(base.card["architecture"]), from_card(base.card, base.weights)
+    if arguments.width > architecture["width"]:
+        architecture["width"] = arguments.width
+        network = widened(network, arguments.width, generator, WIDENING_NOISE)
+    return architecture, network
+
+
 def train_for_minutes(
     arguments: argparse.Namespace, seeds: range, base: Model | None, real: list[AnnotatedVolume]
 ) -> tuple[dict, dict[str, np.ndarray]]:
@@ -176,19 +190,7 @@ def train_for_minutes(
     torch.backends.cudnn.benchmark = True
     generator = np.random.default_rng(arguments.seed)
     device = choose_device("auto")
-    architecture = {
-        "name": "unet-2.5d",
-        "slices": arguments.slices,
-        "width": arguments.width,
-        "depth": arguments.depth,
-    }
-    if base is None:
-        network = build(architecture, len(HEADS))
-    else:
-        architecture = {**base.card["architecture"], "width": arguments.width}
-        network = from_card(base.card, base.weights)
-        if arguments.width > base.card["architecture"]["width"]:
-            network = widened(network, arguments.width, generator, WIDENING_NOISE)
+    architecture, network = _begin(arguments, base, generator)
     network = network.to(device, memory_format=torch.channels_last)
     settings = TrainSettings(
         seed=arguments.seed,
@@ -281,8 +283,30 @@ def _trained_on(card: dict, start: str | None, real: list[AnnotatedVolume]) -> d
     return {**card, "trained_on": said}
 
 
-def main() -> None:
-    """Train and write the model."""
+def _recipe(arguments: argparse.Namespace, first: int) -> dict:
+    """Return what made the model, and the command that would make one like it."""
+    recipe = {name: getattr(arguments, name) for name in RECIPE}
+    command = "python -m tomocensus.segment.pretrain " + " ".join(
+        f"--{name} {value}" for name, value in recipe.items()
+    )
+    if arguments.start:
+        recipe["first"] = first
+        recipe["after"] = load_model(arguments.start, "segmenter").card["recipe"]
+        command += f" --first {first} --start BASE"
+    if arguments.minutes:
+        recipe["minutes"] = arguments.minutes
+        recipe["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        command += f" --minutes {arguments.minutes:g}"
+    if arguments.rate:
+        command += f" --rate {arguments.rate:g}"
+    if arguments.start and arguments.share:
+        recipe["share"] = arguments.share
+        command += f" --share {arguments.share:g}"
+    return {**recipe, "seed": arguments.seed, "command": command}
+
+
+def _options() -> argparse.Namespace:
+    """Read the command line."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--output", required=True)
     options.add_argument("--cache", required=True, help="folder for tomograms and rounds")
@@ -315,6 +339,12 @@ def main() -> None:
     arguments = options.parse_args()
     if arguments.share and arguments.minutes:
         options.error("--share goes with --steps: what --minutes begins with may be wider")
+    return arguments
+
+
+def main() -> None:
+    """Train and write the model."""
+    arguments = _options()
     first = 10_000 * arguments.seed if arguments.first is None else arguments.first
     real = read_annotated(arguments.annotated, arguments.kind) if arguments.annotated else []
     real = [replace(one, tomogram=at_own_scale(one.tomogram)) for one in real]
@@ -325,32 +355,17 @@ def main() -> None:
         base = Model(_trained_on(card, arguments.start, real), weights)
     else:
         base = train_in_rounds(arguments, first, base, real)
-    recipe = {name: getattr(arguments, name) for name in RECIPE}
-    command = "python -m tomocensus.segment.pretrain " + " ".join(
-        f"--{name} {value}" for name, value in recipe.items()
-    )
-    if arguments.start:
-        recipe["first"] = first
-        recipe["after"] = load_model(arguments.start, "segmenter").card["recipe"]
-        command += f" --first {first} --start BASE"
-    if arguments.minutes:
-        recipe["minutes"] = arguments.minutes
-        recipe["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        command += f" --minutes {arguments.minutes:g}"
-    if arguments.rate:
-        command += f" --rate {arguments.rate:g}"
+    recipe = _recipe(arguments, first)
     card = {name: value for name, value in base.card.items() if name not in ("sha256", "history")}
     weights = base.weights
     if arguments.start and arguments.share:
         weights = mean_weights(weights, arguments.start, arguments.share)
-        recipe["share"] = arguments.share
-        command += f" --share {arguments.share:g}"
         # Those are of the weights as trained.
         card |= {"metrics": {}, "calibration": {}, "groups": {}}
     # What is said of a user's annotation does not apply to simulated fields.
     card["warnings"] = []
     card["voxel_size_range"] = VOXEL_SIZE_RANGE
-    card["recipe"] = {**recipe, "seed": arguments.seed, "command": command}
+    card["recipe"] = recipe
     save_model(arguments.output, card, half(weights))
 
 
