@@ -49,6 +49,24 @@ def progress(
         stream.write("\n")
 
 
+def paced(steps: int, minutes: float | None = None) -> Iterator[tuple[int, float]]:
+    """Yield number and part (0-1) of each step, until all are done or the time is over.
+
+    Parameters
+    ----------
+    steps : int
+        How many, where `minutes` is None.
+    minutes : float, optional
+        How long to go on instead.
+    """
+    start, step, part = time.monotonic(), 0, 0.0
+    while part < 1:
+        step += 1
+        gone = time.monotonic() - start
+        part = step / steps if minutes is None else min(gone / (60 * minutes), 1.0)
+        yield step, part
+
+
 def _line(what: str, done: int, total: int, seconds: float, terminal: bool) -> str:
     """Format one state of progress."""
     left = seconds / done * max(total - done, 0)

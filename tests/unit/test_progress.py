@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from tomocensus.progress import progress
+from tomocensus.progress import paced, progress
 
 
 class Terminal(io.StringIO):
@@ -38,3 +38,10 @@ def test_short_work_leaves_a_log_empty():
 
 def test_nothing_to_do():
     assert list(progress([], "tiles", stream=Terminal())) == []
+
+
+def test_steps_are_paced_by_number_or_by_time(monkeypatch):
+    assert list(paced(4)) == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]
+    clock = iter([100.0, 100.0, 115.0, 130.0, 170.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    assert list(paced(1, minutes=1.0)) == [(1, 0.0), (2, 0.25), (3, 0.5), (4, 1.0)]

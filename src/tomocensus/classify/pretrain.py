@@ -30,7 +30,7 @@ from tomocensus.errors import InputError
 from tomocensus.inspect import inspect
 from tomocensus.io import read_volume
 from tomocensus.models import Model, load_model, save_model
-from tomocensus.progress import progress
+from tomocensus.progress import paced, progress
 from tomocensus.samples import read_annotation, read_samples
 from tomocensus.simulate.scenes import KINDS
 from tomocensus.simulate.training import stored_tomogram
@@ -337,7 +337,7 @@ def train(
         [*network.parameters(), directions], lr=highest, weight_decay=1e-2
     )
     losses = []
-    for step, part in _steps(settings):
+    for step, part in paced(settings.steps, settings.minutes):
         if more is not None:
             more()
         for group in optimiser.param_groups:
@@ -357,18 +357,6 @@ def train(
             mean = float(torch.stack(losses[-100:]).mean())
             print(f"step {step}: loss {mean:.3f}, {len(objects.rows)} objects", file=sys.stderr)
     return weights_of(network)
-
-
-def _steps(settings: argparse.Namespace):
-    """Yield number and part (0-1) of each step, until all are done or the time is over."""
-    start, step, part = time.monotonic(), 0, 0.0
-    while part < 1:
-        step += 1
-        if settings.minutes is None:
-            part = step / settings.steps
-        else:
-            part = min((time.monotonic() - start) / (60 * settings.minutes), 1.0)
-        yield step, part
 
 
 def _schedule(part: float, rise: float = 0.15) -> float:

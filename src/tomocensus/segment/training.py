@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from tomocensus.errors import InputError
 from tomocensus.models import Model
-from tomocensus.progress import progress
+from tomocensus.progress import paced, progress
 from tomocensus.segment.network import (
     UNet,
     build,
@@ -455,7 +454,7 @@ def optimise(network, patches, settings, highest, dice_weight, device, validate=
     decay = EMA_DECAY if settings.minutes is None else EMA_DECAY_LONG
     half = has_bfloat16(device)
     history, losses, parts = [], [], 12
-    steps = _steps(settings)
+    steps = paced(settings.steps, settings.minutes)
     if settings.minutes is None:
         steps = progress(steps, "training", settings.steps)
     for step, part in steps:
@@ -492,18 +491,6 @@ def optimise(network, patches, settings, highest, dice_weight, device, validate=
     if best_state is not None:
         averaged.load_state_dict(best_state)
     return averaged, history
-
-
-def _steps(settings: TrainSettings):
-    """Yield number and part (0-1) of each step, until all are done or the time is over."""
-    start, step, part = time.monotonic(), 0, 0.0
-    while part < 1:
-        step += 1
-        if settings.minutes is None:
-            part = step / settings.steps
-        else:
-            part = min((time.monotonic() - start) / (60 * settings.minutes), 1.0)
-        yield step, part
 
 
 def _schedule(step: int, settings: TrainSettings, part: float) -> float:
