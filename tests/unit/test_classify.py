@@ -20,6 +20,7 @@ from tomocensus.classify.head import (
     _about_means,
     _fit,
     _leave_one_out,
+    chances_of,
     scores_of,
     softmax,
     with_shares,
@@ -560,3 +561,60 @@ def test_review_lists_each_instance_once_and_no_more_than_there_are():
     listed = rank_for_review({"t": known}, {"t": classes}, count=50)
     assert sorted(listed["instance"]) == known.instance.tolist()
     assert len(rank_for_review({}, {})) == 0
+
+
+def two_views(embedding_tells: bool, features_tell: bool, seed=0, each=20):
+    """Make embeddings of three classes; embedding or features, or both, tell them apart."""
+    rng = np.random.default_rng(seed)
+    kinds = np.repeat(np.arange(3), each)
+    places = np.random.default_rng(5).normal(size=(2, 3, 6)) * 4
+    embedding, seen = rng.normal(size=(2, len(kinds), 6)) + places[:, kinds]
+    if not embedding_tells:
+        embedding = rng.normal(size=(len(kinds), 6)) * 4
+    if not features_tell:
+        seen = rng.normal(size=(len(kinds), 6)) * 4
+    number = np.arange(1, len(kinds) + 1)
+    arrays = (embedding.astype(np.float32), seen.astype(np.float32))
+    known = Embeddings(number, *arrays, tuple("abcdef"), "e")
+    named = pd.DataFrame(
+        {"tomogram": "t", "instance": number, "class": np.array(list("xyz"))[kinds]}
+    )
+    return {"t": known}, named
+
+
+def misleading_prior():
+    """Return an encoder whose prior takes what the features tell for noise within a kind."""
+    size = np.r_[np.full(6, 1.0), np.full(6, 400.0)]
+    prior = Prior(np.zeros(12), np.diag(size), np.diag(np.r_[np.full(6, 16.0), np.full(6, 0.1)]))
+    return Model({"kind": "encoder", "sha256": "e"}, prior.to_weights())
+
+
+def test_features_alone_take_over_where_the_encoders_vector_tells_nothing():
+    known, named = two_views(embedding_tells=False, features_tell=True)
+    card, weights = fit_head(known, named, misleading_prior())
+    assert card["share_of_features_alone"] > 0.8
+    fresh, truth = two_views(False, True, seed=1)
+    found = apply_head(Model({**card, "sha256": "h"}, weights), fresh["t"], 0.0)
+    assert (found["class"].to_numpy() == truth["class"].to_numpy()).mean() > 0.95
+    alone = {name: value for name, value in weights.items() if not name.startswith("features.")}
+    without = apply_head(Model({**card, "sha256": "h"}, alone), fresh["t"], 0.0)
+    assert (without["class"].to_numpy() == truth["class"].to_numpy()).mean() < 0.7
+
+
+def test_features_that_tell_nothing_have_no_say():
+    known, named = two_views(embedding_tells=True, features_tell=False)
+    card, _ = fit_head(known, named, misleading_prior())
+    assert card["share_of_features_alone"] < 0.15
+    assert card["accuracy"] > 0.95
+
+
+def test_a_new_kind_is_told_by_the_first_model_alone():
+    known, named = two_views(True, True)
+    _, weights = fit_head(known, named)
+    arrays = {name: value.astype(float) for name, value in weights.items()}
+    alone = {name: value for name, value in arrays.items() if not name.startswith("features.")}
+    table = known["t"].table().astype(float) + np.linspace(0, 30, 60)[:, None]
+    both, first = chances_of(table, arrays), chances_of(table, alone)
+    np.testing.assert_allclose(both[:, -1], first[:, -1])
+    np.testing.assert_allclose(both.sum(axis=1), 1)
+    assert np.abs(both - first).max() > 1e-3

@@ -6,6 +6,11 @@ measured once, on simulated objects, and shipped with the encoder; the user's ex
 have to say where each class lies. A class may have several forms (empty, filled and coated
 vesicles): half of its density stands about its mean, half about its single examples. The same model
 says how likely an object is under a kind that nobody named: that is the probability of ``unknown``.
+
+A second model of the same sort knows the features of shape and density alone, and nothing from
+simulation: where a user's objects differ from simulated ones it may be the better. The classes'
+probabilities are a mean of both, weighed by how well each names left-out examples (stacking;
+Wolpert, Neural Networks 1992).
 """
 
 from __future__ import annotations
@@ -34,6 +39,10 @@ _OPEN_DIRECTIONS = 0.3
 _MOST_FORMS = 100
 # For how many objects of a tomogram the belief counts that its classes are equally common.
 _SHARES_WEIGHT = 30.0
+# How many examples the beliefs in the encoder and in the features alone count for.
+_ENCODER_WEIGHT, _FEATURES_WEIGHT = 5.0, 1.0
+# Start of the names of the second model's arrays.
+_SECOND = "features."
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ def fit_head(
         Kind, classes, figures.
     weights : dict of str to numpy.ndarray
         Centre, transform, spread of the kinds, classes' means and counts, the examples that stand
-        for forms with the class of each, temperature.
+        for forms with the class of each, temperature; the same of the second model, and its share.
 
     Raises
     ------
@@ -144,14 +153,13 @@ def fit_head(
             "objects of another kind as well (debris will do)."
         )
     target = np.array([classes.index(name) for name in names])
-    weights = _fit(vectors, target, Prior.of(encoder) or Prior.vague(vectors))
-    forms = _forms(target, seed)
-    weights |= {"examples": weights.pop("places")[forms], "example_class": target[forms]}
-    scores, usable = _leave_one_out(vectors, target, forms, weights)
-    weights["temperature"] = np.array(
-        [best_temperature(scores, target[usable], float(weights["temperature"][0]))]
-    )
-    chances = softmax(scores / weights["temperature"] + _log_priors(scores.shape[1]))
+    weights, chances, usable = _model(vectors, target, Prior.of(encoder), seed)
+    features = vectors[:, -next(iter(embeddings.values())).features.shape[1] :]
+    second, plain, _ = _model(features, target, None, seed)
+    share = _share_of_first(chances, plain, target[usable])
+    chances = _stacked(chances, plain, share)
+    weights |= {_SECOND + name: value for name, value in second.items()}
+    weights[_SECOND + "share"] = np.array([1 - share])
     card = {
         "kind": "classifier",
         "classes": classes,
@@ -161,9 +169,44 @@ def fit_head(
         "method": "probabilistic linear discriminant analysis of embedding and features",
         "seed": seed,
         "temperature": float(weights["temperature"][0]),
+        "share_of_features_alone": 1 - share,
         **_figures(chances, target, usable, classes),
     }
     return card, {key: value.astype(np.float32) for key, value in weights.items()}
+
+
+def _model(vectors, target, prior: Prior | None, seed: int):
+    """Return the arrays of one model, chances of left-out examples, and who these are."""
+    weights = _fit(vectors, target, prior or Prior.vague(vectors))
+    forms = _forms(target, seed)
+    weights |= {"examples": weights.pop("places")[forms], "example_class": target[forms]}
+    scores, usable = _leave_one_out(vectors, target, forms, weights)
+    temperature = best_temperature(scores, target[usable], float(weights["temperature"][0]))
+    weights["temperature"] = np.array([temperature])
+    return weights, softmax(scores / temperature + _log_priors(scores.shape[1])), usable
+
+
+def _share_of_first(first, second, target) -> float:
+    """Return the weight of the first of two models with which left-out examples are likeliest."""
+    rows = np.arange(len(target))
+    here, there = _named(first)[rows, target], _named(second)[rows, target]
+
+    def loss(share):
+        belief = _ENCODER_WEIGHT * np.log(share) + _FEATURES_WEIGHT * np.log(1 - share)
+        return -np.log(share * here + (1 - share) * there + 1e-9).sum() - belief
+
+    return float(minimize_scalar(loss, bounds=(0.01, 0.99), method="bounded").x)
+
+
+def _named(chances: np.ndarray) -> np.ndarray:
+    """Return the chances of the classes where an object is of one of them, ``(n, k)``."""
+    return chances[:, :-1] / np.maximum(chances[:, :-1].sum(axis=1, keepdims=True), 1e-300)
+
+
+def _stacked(first, second, share: float) -> np.ndarray:
+    """Return the mean of two models' chances; that of a new kind is the first's alone."""
+    named = share * _named(first) + (1 - share) * _named(second)
+    return np.column_stack([(1 - first[:, -1:]) * named, first[:, -1]])
 
 
 def _gather(embeddings, named):
@@ -222,6 +265,24 @@ def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray
         places,
         weights,
     )
+
+
+def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the chances ``(n, k + 1)`` of classes that are equally common; the last is a new kind.
+
+    Heads of former versions have no second model.
+    """
+    scores = scores_of(vectors, weights) / weights["temperature"]
+    first = softmax(scores + _log_priors(scores.shape[1]))
+    second = {
+        name.removeprefix(_SECOND): value
+        for name, value in weights.items()
+        if name.startswith(_SECOND)
+    }
+    if not second:
+        return first
+    features = vectors[:, -len(second["centre"]) :]
+    return _stacked(first, chances_of(features, second), 1 - float(second["share"][0]))
 
 
 def _with_new_kind(columns, places, weights):
@@ -427,8 +488,9 @@ def apply_head(
     weights = {name: value.astype(float) for name, value in head.weights.items()}
     chances = np.zeros((0, len(classes) + 1))
     if len(embeddings.instance):
-        scores = scores_of(embeddings.table().astype(float), weights)
-        chances = with_shares(scores / weights["temperature"])
+        chances = chances_of(embeddings.table().astype(float), weights)
+        scores = np.log(np.maximum(chances, 1e-30)) - _log_priors(chances.shape[1])
+        chances = with_shares(scores)
     best = chances[:, :-1].argmax(axis=1)
     confidence = chances[np.arange(len(best)), best]
     names = np.array(classes, dtype=object)[best]
