@@ -156,10 +156,12 @@ class Arriving:
         return [one for job in done for one in job.result()]
 
     def first(self, count: int) -> list[TargetSlice]:
-        """Wait for so many tomograms and return their slices."""
+        """Wait for so many tomograms more, where there will be, and return their slices."""
         found = []
+        count = min(count, len(self.missing) + len(self.reading))
         print(f"waiting for {count} tomograms in {self.cache}", file=sys.stderr)
-        while self.count < count:
+        enough = self.count + count
+        while self.count < enough:
             found += self()
             time.sleep(0.01)
         return found
@@ -202,7 +204,7 @@ def train_for_minutes(
     kept = arriving.first(min(KEPT, len(seeds) // 4 + 1))
     for one in kept:
         one.held_out[:] = True
-    patches = Patches(arriving.first(min(ENOUGH, len(seeds))), arguments.patch, generator, device)
+    patches = Patches(arriving.first(ENOUGH), arguments.patch, generator, device)
     for pair in real:
         patches.add(make_targets(pair, VOXEL_SIZE, architecture["slices"], HEADS))
     weight = torch.full([len(HEADS)], DICE_WEIGHT)
