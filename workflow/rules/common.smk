@@ -274,16 +274,16 @@ def megavoxels(tomogram):
     return shape[0] * shape[1] * shape[2] / 1e6
 
 
-def memory(base, bytes_a_voxel, most=float("inf")):
-    """Memory in MB as a function of the volume's size (up to `most` megavoxels) and the attempt."""
+def memory(base, bytes_a_voxel):
+    """Memory in MB as a function of the volume's size and of the attempt."""
     return known(
         lambda wildcards, attempt: attempt
-        * int(base + bytes_a_voxel * min(megavoxels(wildcards.tomogram), most))
+        * int(base + bytes_a_voxel * megavoxels(wildcards.tomogram))
     )
 
 
 def memory_of_clustering(base, bytes_a_voxel, most, for_levels, most_levels):
-    """Memory in MB, as of `memory`; where levels may be looked at, a retry asks for them too.
+    """Memory in MB, as of `memory`, up to `most` megavoxels; a retry asks for levels as well.
 
     Few maps of other programs need that, and none is known to before it was clustered.
     """

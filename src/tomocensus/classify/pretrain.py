@@ -468,8 +468,9 @@ class Arriving:
         """Add the objects of one tomogram, where there is one."""
         if time.monotonic() - self.looked > 1:
             self.looked = time.monotonic()
-            self.ready += [seed for seed in self.missing if self._is_there(seed)]
-            self.missing = [seed for seed in self.missing if not self._is_there(seed)]
+            come = {seed for seed in self.missing if self._is_there(seed)}
+            self.ready += sorted(come)
+            self.missing = [seed for seed in self.missing if seed not in come]
         if self.ready:
             self.objects.add(*load(views_in(self.cache, self.ready.pop(0))))
             self.count += 1

@@ -156,14 +156,6 @@ def _label_rows(labels, reach):
     return keys
 
 
-@numba.njit(nogil=True, fastmath=True)
-def _lower_keys(row, other, more):
-    """Lower a row to another one plus a number."""
-    for x in range(len(row)):
-        lower = other[x] + more
-        row[x] = lower if lower < row[x] else row[x]
-
-
 @numba.njit(cache=True, nogil=True)
 def _label_across(keys, axis, reach, limit):
     """Lower distances and labels to those of the voxels along an axis, a row at a time."""
@@ -176,7 +168,7 @@ def _label_across(keys, axis, reach, limit):
             for other in range(max(0, at - reach), min(length, at + reach + 1)):
                 more = np.int64((other - at) * (other - at)) << 32
                 if axis == 0:
-                    _lower_keys(result[z, y], keys[other, y], more)
+                    _lower(result[z, y], keys[other, y], more)
                 else:
-                    _lower_keys(result[z, y], keys[z, other], more)
+                    _lower(result[z, y], keys[z, other], more)
     return result

@@ -31,8 +31,6 @@ FULL = {
     "particle": (0.5, 1.4),
     "actin": (0.5, 1.2),
 }
-
-
 # How often a simulation has no membranes at all: its objects are full.
 BARE = 0.12
 
