@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from cluster_ragged import corrupted
-from cluster_scenes import ball, dense_scene, rough, shell
+from cluster_scenes import ball, dense_scene, double_membrane, rough, shell
 from cluster_shapes import draw_solid, solids
 
 from tomocensus.cluster import ClusterParameters, cluster
@@ -55,6 +55,9 @@ def scenes(folder):
         mask = rough(mask, np.random.default_rng(1), 0.8)
         row = [("before: mask", mask), ("after: instances", labels_of(mask)), ("truth", truth)]
         draw(folder / f"cluster-{kind}.png", [row])
+    mask = double_membrane(np.random.default_rng(0), 0.01)
+    row = [("before: mask", mask), ("after: instances", labels_of(mask))]
+    draw(folder / "cluster-double.png", [row])
     _, truth = dense_scene(1, shape=(64, 112, 112), count=25)
     chance, outline = corrupted(truth, np.random.default_rng(1))
     alone, both = (

@@ -40,6 +40,28 @@ def rough(mask, rng, strength=1.0):
     return inside + strength * noise / noise.std() * 0.5 > 0.5
 
 
+def double_membrane(rng, holes, shape=(64, 200, 200), radius=150, gap=6):
+    """Return a piece of a wide double membrane as a mask: bridges across its gap, and holes.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Of the holes.
+    holes : float
+        Part of all places without membrane.
+    shape : tuple of int
+        Voxels.
+    radius, gap : float
+        Of the inner membrane, and between the two, voxels.
+    """
+    z, y, x = np.indices(shape)
+    out, along = np.hypot(y, x) - radius, np.arctan2(y, x) * radius
+    membranes = (np.abs(out) <= 1) | (np.abs(out - gap - 2) <= 1)
+    bridges = (out > 0) & (out < gap + 2) & ((along % 24 < 3) | (z % 24 < 3))
+    noise = ndimage.gaussian_filter(rng.normal(size=shape), 1)
+    return (membranes | bridges) & (noise > np.quantile(noise, holes))
+
+
 def dense_scene(seed, shape=(96, 160, 160), count=60, kind="solid", radii=(7, 14)):
     """Pack balls that touch or overlap a little; return the object mask and the true labels.
 

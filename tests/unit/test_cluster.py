@@ -23,7 +23,7 @@ from tomocensus.cluster import (
 from tomocensus.cluster.smoothing import smooth, smooth_box
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from cluster_scenes import analytic, ball, dense_scene, f1, ragged, rough, shell
+from cluster_scenes import analytic, ball, dense_scene, double_membrane, f1, ragged, rough, shell
 
 SMALL = ClusterParameters(minimum_volume=60)
 NAMES = list(analytic(0.3))
@@ -74,6 +74,15 @@ def test_torn_shells():
     result = cluster(mask, 1.0, SMALL)
     assert f1(result.labels, truth) >= 0.9
     assert (result.table["fill"] == "lumen").sum() >= 20
+
+
+@pytest.mark.parametrize("holes", [0.01, 0.03])
+def test_bridges_across_a_double_membrane_do_not_make_it_a_row_of_shells(holes):
+    """Bent, with walls every 24 voxels and holes: its lumens are not those of vesicles."""
+    mask = double_membrane(np.random.default_rng(0), holes)
+    found = cluster(mask, 10.0)
+    largest = found.table["voxels"].max()
+    assert largest > 0.9 * found.table["voxels"].sum()
 
 
 def test_gaps_between_packed_balls_are_no_lumens():

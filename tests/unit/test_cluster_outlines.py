@@ -40,6 +40,29 @@ def test_without_outlines_an_object_is_one_region_however_long():
     assert split_by_outlines(labels > 0, edges * 0).max() == 1
 
 
+def bent_plate(thickness=5.0):
+    """A piece of a wide shell and, touching each other, two boxes; their blurred, uneven map."""
+    _, y, x = np.indices((24, 90, 90))
+    radius = np.hypot(y, x)
+    labels = (np.abs(radius - 70) <= thickness / 2).astype(np.int32)
+    labels[6:18, 10:24, 10:24], labels[6:18, 10:24, 24:38] = 2, 3
+    edges = np.stack([outline(plane) for plane in labels]).astype(np.float32)
+    uneven = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=labels.shape), 2)
+    edges = ndimage.gaussian_filter(edges, (0, 0.8, 0.8)) * (1 + 0.4 * uneven / uneven.std())
+    return labels, np.clip(edges, 0, 1).astype(np.float32)
+
+
+def test_a_thin_wall_that_its_own_outlines_fill_is_not_shredded():
+    labels, edges = bent_plate()
+    wall = labels == 1
+    assert np.median(edges[wall]) > 0.25  # an outline all over, by its height alone
+    regions = split_by_outlines(labels > 0, edges)
+    assert len(np.unique(regions[wall])) == 1
+    # The boxes, on whose face much more is seen than inside them, stay two.
+    assert regions.max() == 3
+    assert regions[12, 17, 17] != regions[12, 17, 31]
+
+
 def test_every_object_voxel_has_a_region_and_no_other_has():
     rng = np.random.default_rng(0)
     mask = ndimage.gaussian_filter(rng.normal(size=(20, 30, 30)), 2) > 0

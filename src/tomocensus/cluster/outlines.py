@@ -16,6 +16,11 @@ from tomocensus.volume import releasing
 
 # Mean of the boundary map on a shared face from which two regions stay apart.
 APART = 0.25
+# A thin wall is nearly all outline, wherever it is cut: so much more than in the inside of the
+# regions must be seen on their face. Inside: the boundary below which a quarter of them lies.
+CONTRAST, QUARTER = 3.0, 0.25
+# Steps of the boundary map (0-1) in which that is counted.
+STEPS = 50
 # Outlines are seen in slices; faces across slices say less.
 ACROSS = 0.3
 # Below this a voxel is inside, not on an outline.
@@ -53,7 +58,8 @@ def split_by_outlines(
     Basins of the boundary map (watershed from the places farthest from outlines and background)
     are merged greedily, the pair with the least mean boundary on its shared face first, as in the
     agglomeration of Funke et al. (IEEE TPAMI 2019): an outline with a gap still parts, where most
-    of the face shows it.
+    of the face shows it. Then those are merged whose face shows little more than their inside
+    does: pieces of a double membrane or a cisterna, whose own two outlines fill it.
 
     Parameters
     ----------
@@ -74,7 +80,10 @@ def split_by_outlines(
     smooth = ndimage.gaussian_filter(np.asarray(boundary, np.float32), (0.7, 0.5, 0.5))
     basins = _basins(mask, smooth)
     regions = _merge(basins, _faces(basins, smooth, across), apart)
-    return np.unique(regions, return_inverse=True)[1].reshape(mask.shape).astype(np.int32)
+    if regions.max() > 1:
+        inside = _histograms(regions, smooth)
+        regions = _merge(regions, _faces(regions, smooth, across), apart, inside)
+    return regions
 
 
 def borders(regions: np.ndarray) -> np.ndarray:
@@ -179,34 +188,67 @@ def _faces(basins, boundary, across) -> dict[tuple[int, int], tuple[float, float
     return found
 
 
-def _merge(basins, faces, apart) -> np.ndarray:
-    """Merge neighbours, least mean boundary first, while that is below `apart`."""
+def _histograms(regions, boundary) -> np.ndarray:
+    """Return how many voxels of each region lie in each step of the boundary map."""
+    step = np.minimum((boundary * STEPS).astype(np.int64), STEPS - 1)
+    number = regions.astype(np.int64) * STEPS + step
+    count = int(regions.max()) + 1
+    return np.bincount(number.ravel(), minlength=count * STEPS).reshape(count, STEPS)
+
+
+def _quarter(histogram) -> float:
+    """Return the boundary (0-1) below which a quarter of a region lies."""
+    below = histogram.cumsum()
+    wanted = QUARTER * below[-1]
+    step = int(np.searchsorted(below, wanted))
+    first = below[step] - histogram[step]
+    return float(step + (wanted - first) / max(1, histogram[step])) / STEPS
+
+
+def _merge(regions, faces, apart, histograms=None) -> np.ndarray:
+    """Merge neighbours, least evident outline first, while it is below `apart`; number anew.
+
+    Evident is the mean boundary of the face; less what is inside, where histograms of that are
+    given.
+    """
     beside: dict[int, dict[int, tuple[float, float]]] = {}
     for (one, two), face in faces.items():
         beside.setdefault(one, {})[two] = face
         beside.setdefault(two, {})[one] = face
-    root = np.arange(int(basins.max()) + 1)
-    heap = [(total / weight, one, two, weight) for (one, two), (total, weight) in faces.items()]
+    count = int(regions.max()) + 1
+    inside = [0.0] * count if histograms is None else [CONTRAST * _quarter(h) for h in histograms]
+
+    def entry(one, two):
+        total, weight = beside[one][two]
+        return (total / weight - max(inside[one], inside[two]), min(one, two), max(one, two))
+
+    root = np.arange(count)
+    heap = [entry(one, two) for one, two in faces]
     heapq.heapify(heap)
     while heap:
-        mean, one, two, weight = heapq.heappop(heap)
-        if mean >= apart:
+        item = heapq.heappop(heap)
+        evidence, one, two = item
+        if evidence >= apart:
             break
-        face = beside.get(one, {}).get(two)
-        if face is None or face[1] != weight:
+        if two not in beside.get(one, {}) or entry(one, two) != item:
             continue  # of an earlier state
         if len(beside[one]) < len(beside[two]):
             one, two = two, one
         root[two] = one
-        for other, (total, share) in beside.pop(two).items():
+        changed = beside.pop(two)
+        for other, (total, share) in changed.items():
             del beside[other][two]
-            if other == one:
-                continue
-            before = beside[one].get(other, (0.0, 0.0))
-            face = (before[0] + total, before[1] + share)
-            beside[one][other] = beside[other][one] = face
-            low, high = min(one, other), max(one, other)
-            heapq.heappush(heap, (face[0] / face[1], low, high, face[1]))
+            if other != one:
+                before = beside[one].get(other, (0.0, 0.0))
+                beside[one][other] = beside[other][one] = (before[0] + total, before[1] + share)
+        if histograms is not None:
+            histograms[one] += histograms[two]
+            inside[one] = CONTRAST * _quarter(histograms[one])
+            changed = beside[one]
+        for other in changed:
+            if other != one:
+                heapq.heappush(heap, entry(one, other))
     while not np.array_equal(root, root[root]):
         root = root[root]
-    return root[basins]
+    kept = np.flatnonzero(root == np.arange(count))  # 0 is, and stays 0
+    return np.searchsorted(kept, root).astype(np.int32)[regions]

@@ -29,6 +29,9 @@ LUMINAL = 0.2
 TORN = 0.2
 # The same, up to which there are no lumens left to find.
 WHOLE = 0.02
+# Voxels over the cube of the half-thickness: of a ball 4; from here on an object is flat or long,
+# and a whole component is a sheet or net.
+FLAT, WIDE = 15.0, 500.0
 # Digital solidity from which a piece counts as convex.
 CONVEX = 0.85
 
@@ -70,6 +73,8 @@ def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]
         gained = int(np.count_nonzero(piece & ~crop[box]))
         solidity = digital_solidity(piece)
         pieces.append(Piece(place, piece, solidity, "split", number, 0.0, "lumen", gained))
+    if _between_sheets(pieces, crop | (lumens > 0)):
+        return []
     if len(pieces) == 1:
         pieces[0].origin, pieces[0].neck_ratio = "whole", 1.0
     rest = cc3d.connected_components(crop & (objects == 0), connectivity=26)
@@ -78,6 +83,22 @@ def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]
         near_edge = None if edge is None else edge[box]
         pieces += _by_necks(rest[box] == label, place, number, near_edge, parameters, smallest)
     return pieces
+
+
+def _between_sheets(pieces: list[Piece], together: np.ndarray) -> bool:
+    """Tell the lumens of one double membrane, which bridges across it part, from those of shells.
+
+    Most are flat, and all together are a sheet.
+    """
+    if len(pieces) < 2 or not _spread(together, WIDE):
+        return False
+    flat = sum(piece.voxels for piece in pieces if _spread(piece.mask, FLAT))
+    return 2 * flat > sum(piece.voxels for piece in pieces)
+
+
+def _spread(mask: np.ndarray, least: float) -> bool:
+    """Tell whether a mask holds more than `least` times its half-thickness cubed."""
+    return np.count_nonzero(mask) > least * float(distance_inside(mask).max()) ** 3
 
 
 def _wall(crop: np.ndarray, lumens: np.ndarray) -> float:
@@ -335,7 +356,4 @@ def _by_necks(crop, start, number, edge, parameters, smallest, filled=None) -> l
 
 def _is_sheet(mask: np.ndarray, solidity: float) -> bool:
     """Tell sheets and nets, whose hull means nothing: hollow hull, thin everywhere."""
-    if solidity >= 0.4:
-        return False
-    thickness = float(distance_inside(mask).max())
-    return np.count_nonzero(mask) > 500 * thickness**3
+    return solidity < 0.4 and _spread(mask, WIDE)
