@@ -8,7 +8,14 @@ from scipy import ndimage
 
 from tomocensus.errors import InputError
 from tomocensus.models import Model, load_model, save_model
-from tomocensus.segment import AnnotatedVolume, TrainSettings, predict, predict_to_files, train
+from tomocensus.segment import (
+    AnnotatedVolume,
+    TrainSettings,
+    predict,
+    predict_to_files,
+    train,
+    training,
+)
 from tomocensus.segment.contrast import (
     Slices,
     model_shape,
@@ -387,14 +394,32 @@ def test_the_base_keeps_its_share_unless_the_annotation_contradicts_it(trained):
     agreeing = AnnotatedVolume("b", tomogram, sparse(labels), "dark", "instance")
     card, weights, _ = train([agreeing], trained[0], settings)
     assert card["recipe"]["base_share"] == settings.base_share > 0
-    alone, other, _ = train([agreeing], trained[0], replace(settings, base_share=0.0))
+    alone, _, _ = train([agreeing], trained[0], replace(settings, base_share=0.0))
     assert alone["recipe"]["base_share"] == 0.0
     name = next(iter(weights))
-    mean = (trained[0].weights[name] + other[name]) / 2
-    np.testing.assert_allclose(weights[name], mean, atol=1e-5)
-    inverted = np.where(sparse(labels) < 0, -1, labels == 0)
-    card, _, _ = train([AnnotatedVolume("b", tomogram, inverted)], trained[0], settings)
-    assert card["recipe"]["base_share"] == 0.0
+    share = settings.base_share
+    statistics = next(one for one in weights if one.endswith("running_mean"))
+    np.testing.assert_allclose(weights[statistics], trained[0].weights[statistics], atol=1e-6)
+    learnt = (weights[name] - share * trained[0].weights[name]) / (1 - share)
+    assert not np.allclose(learnt, trained[0].weights[name], atol=1e-4)
+    # Not the objects, but what surrounds them.
+    around = ndimage.binary_dilation(labels > 0, iterations=4) & (labels == 0)
+    other = np.where(sparse(labels) < 0, -1, around)
+    card, _, _ = train([AnnotatedVolume("b", tomogram, other)], trained[0], TINY)
+    assert card["recipe"]["base_share"] < settings.base_share
+
+
+def test_the_base_gives_up_as_much_of_its_share_as_the_annotation_asks_for(monkeypatch):
+    _, network = untrained()
+    begun = {name: value + 1 for name, value in network.state_dict().items()}
+    scores = iter([0.9, 0.5, 0.7, 0.76])
+    monkeypatch.setattr(training, "_dice_annotated", lambda *_: next(scores))
+    before = network.head.weight.detach().clone()
+    share = training._blend(network, begun, 0.7, np.array([False, True]), [], None)
+    assert share == pytest.approx(0.6 * 0.7)  # 0.56 costs 0.2, 0.42 costs 0.14
+    moved = (network.head.weight - before).detach().numpy()
+    np.testing.assert_allclose(moved[0], 0.42, atol=1e-5)
+    np.testing.assert_allclose(moved[1], 0, atol=1e-5)  # a head that the base lacks
 
 
 def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():

@@ -83,7 +83,8 @@ class TrainSettings:
         Part of the annotated area kept for validation, where there is enough.
     base_share : float
         Weight of the base's weights in the mean of the base's and the fine-tuned network's, which
-        is the result; 0 where the annotation contradicts the base.
+        is the result; less where the annotation contradicts the base. Above 0 the base's running
+        statistics stay as they are, too; 0 is for annotation as wide as what the base has seen.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     threads : int, optional
@@ -102,7 +103,7 @@ class TrainSettings:
     width: int = 24
     depth: int = 4
     hold_out: float = 0.15
-    base_share: float = 0.5
+    base_share: float = 0.7
     device: str = "auto"
     threads: int | None = None
     minutes: float | None = None

@@ -26,8 +26,9 @@ from tomocensus.segment.targets import IGNORE, TargetSlice, check, hold_out, mak
 # Weight of the old in the running average of the weights; of thousands of steps, the second.
 EMA_DECAY, EMA_DECAY_LONG = 0.98, 0.999
 PATIENCE = 5
-# Dice on the annotation that going back towards the base may cost.
-BLEND_COST = 0.05
+# Dice on the annotation that going back towards the base may cost, and how far back is tried, as
+# parts of `base_share`.
+BLEND_COST, BLENDS = 0.15, (1.0, 0.8, 0.6, 0.4, 0.2)
 # Of the Dice loss. Bilayers are so thin that cross-entropy alone leaves their map below 0.5.
 DICE_WEIGHT, THIN_DICE_WEIGHT = 0.5, 2.0
 THIN = "membrane"
@@ -108,6 +109,7 @@ def train(
         weight,
         device,
         (lambda one: _dice_held_out(one, targets, device)) if held else None,
+        frozen_statistics=base is not None and settings.base_share > 0,
     )
     if base is not None:
         new = ~np.isin(heads, base.card["heads"])
@@ -214,23 +216,24 @@ def _adopt(network: UNet, base: Model, heads: list[str]) -> None:
 
 @torch.no_grad()
 def _blend(tuned: UNet, base: dict, share: float, new: np.ndarray, targets, device) -> float:
-    """Move weights part of the way back to the base's, unless that costs much (in place).
+    """Move weights back towards the base's, as far as that does not cost much (in place).
 
     The mean of both is better at what the annotated slices do not show, as other tomograms differ
-    from them (Wortsman et al., CVPR 2022). Annotation that contradicts the base needs all of what
-    was learnt. `new` tells which heads the base lacks. Returns the share of the base's weights.
+    from them (Wortsman et al., CVPR 2022). Annotation that contradicts the base, as of one kind of
+    object alone, needs more of what was learnt. `new` tells which heads the base lacks. Returns the
+    share of the base's weights.
     """
-    if share <= 0:
-        return 0.0
     learnt = copy.deepcopy(tuned.state_dict())
-    before = _dice_annotated(tuned, targets, device)
-    for name, value in tuned.state_dict().items():
-        if value.dtype.is_floating_point:
-            value.lerp_(base[name].to(value.device), share)
-    tuned.head.weight[new] = learnt["head.weight"][new]
-    tuned.head.bias[new] = learnt["head.bias"][new]
-    if _dice_annotated(tuned, targets, device) >= before - BLEND_COST:
-        return share
+    before = _dice_annotated(tuned, targets, device) if share > 0 else 0.0
+    for part in BLENDS if share > 0 else ():
+        tuned.load_state_dict(learnt)
+        for name, value in tuned.state_dict().items():
+            if value.dtype.is_floating_point:
+                value.lerp_(base[name].to(value), part * share)
+        tuned.head.weight[new] = learnt["head.weight"][new]
+        tuned.head.bias[new] = learnt["head.bias"][new]
+        if _dice_annotated(tuned, targets, device) >= before - BLEND_COST:
+            return part * share
     tuned.load_state_dict(learnt)
     return 0.0
 
@@ -424,7 +427,17 @@ def masked_loss(
     return ((cross + dice_weight * dice) * seen).sum() / seen.sum().clamp_min(1)
 
 
-def optimise(network, patches, settings, highest, dice_weight, device, validate=None, more=None):
+def optimise(
+    network,
+    patches,
+    settings,
+    highest,
+    dice_weight,
+    device,
+    validate=None,
+    more=None,
+    frozen_statistics=False,
+):
     """Run the optimiser; return the averaged network of the best validation, and the history.
 
     Parameters
@@ -445,6 +458,9 @@ def optimise(network, patches, settings, highest, dice_weight, device, validate=
         Score of a network; the best is kept, and training ends where it no longer rises.
     more : callable, optional
         Returns further slices (or none) each time it is called.
+    frozen_statistics : bool
+        Normalise by the running statistics that the network has: those of a few patches of a few
+        slices say less than those of thousands of tomograms.
     """
     averaged = copy.deepcopy(network).eval()
     best, best_state, stale = -1.0, None, 0
@@ -465,6 +481,10 @@ def optimise(network, patches, settings, highest, dice_weight, device, validate=
         image, target = patches.batch(settings.batch)
         image = image.to(device).contiguous(memory_format=torch.channels_last)
         network.train()
+        if frozen_statistics:
+            for module in network.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits = network(image)
         loss = masked_loss(logits, target.to(device), dice_weight)
