@@ -154,7 +154,7 @@ def test_threads_slabs_and_files_do_not_change_anything(seed, threshold, kind, p
         patch.setattr(labelling, "_RUNS", some)
         patch.setattr(table, "_FEW", some)
         scratch = folder if on_disk else None
-        found = cluster(data, 1.0, parameters, None, None, threads, inside, slab, scratch)
+        found = cluster(data, 1.0, parameters, None, threads, inside, slab, scratch)
         np.testing.assert_array_equal(plain.labels, found.labels)
     assert plain.table.equals(found.table)
     assert plain.facts == found.facts

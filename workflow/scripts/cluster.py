@@ -32,7 +32,6 @@ def from_maps(arguments, facts, scratch):
         facts["voxel_size"],
         ClusterParameters(**json.loads(arguments.settings)),
         boundary=maps.get("boundary"),
-        membrane=maps.get("membrane"),
         threads=arguments.threads,
         mask=mask,
         scratch=scratch,

@@ -113,7 +113,6 @@ def cluster(
     voxel_size: float | Sequence[float],
     parameters: ClusterParameters | None = None,
     boundary: np.ndarray | None = None,
-    membrane: np.ndarray | None = None,
     threads: int = 1,
     mask: np.ndarray | None = None,
     slab: int = 32,
@@ -134,8 +133,6 @@ def cluster(
         Probability of an instance's outline, same scale: parts what touches before convexity does
         (:func:`tomocensus.cluster.outlines.split_by_outlines`). A blurred one only makes necks
         narrower.
-    membrane : numpy.ndarray, optional
-        Not used yet.
     threads : int
         Slabs and components are worked on in parallel; the result does not depend on it.
     mask : numpy.ndarray, optional
