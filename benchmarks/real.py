@@ -26,6 +26,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import tifffile
+from cluster_pictures import COLOURS
 from PIL import Image
 from scipy import ndimage
 
@@ -43,7 +44,6 @@ from tomocensus.volume import Volume
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.colors import ListedColormap
 
 PATCHES = ("0_0_30_47_25", "3_0_25_54_25")
 PATCH_VOXEL = 25.0
@@ -53,9 +53,6 @@ CROP = (64, 288, 288)
 FILAMENTS, FILAMENT_VOXEL = ("13pf", "14pf"), 10.52
 SNRS = (0.1, 0.2, 0.4)
 SEED = 950_000
-COLOURS = ListedColormap(
-    np.vstack([[0, 0, 0], np.random.default_rng(1).uniform(0.25, 1, (256, 3))])
-)
 
 
 def sparse(annotation: np.ndarray, parts=(0.25, 0.5, 0.75)) -> np.ndarray:
@@ -181,7 +178,7 @@ def organelles(base: Model, folder: Path, steps: int, axes) -> list[dict]:
         titles += [f"{name}: {head}" for name in ways for head in heads]
         for axis, image, title in zip(axes[number], shown, titles, strict=True):
             if title.endswith("instances"):
-                axis.imshow(image, COLOURS, vmin=0, vmax=256, interpolation="nearest")
+                axis.imshow(image, COLOURS, vmin=0, vmax=255, interpolation="nearest")
             else:
                 axis.imshow(image, cmap="gray" if axis in axes[number][:2] else "magma")
             axis.set_title(title)
@@ -235,9 +232,9 @@ def filaments(base: Model, folder: Path, axes) -> list[dict]:
         print(rows[-1], file=sys.stderr, flush=True)
         images = (image, maps["probability"], maps["boundary"], found.labels)
         titles = (f"microtubule {name}", "base: probability", "base: boundary", "instances")
-        for axis, shown, title in zip(axes[4 * number :], images, titles, strict=False):
-            colours = COLOURS if title == "instances" else "magma"
-            colours = "gray" if shown is image else colours
+        colour_maps = ("gray", "magma", "magma", COLOURS)
+        row_axes = axes[4 * number : 4 * number + 4]
+        for axis, shown, title, colours in zip(row_axes, images, titles, colour_maps, strict=True):
             axis.imshow(shown[middle].T, colours, interpolation="nearest")
             axis.set_title(title)
     return rows

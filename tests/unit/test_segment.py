@@ -388,7 +388,7 @@ def test_fine_tuning_keeps_what_the_base_says_where_annotation_is_silent(trained
     assert dice(after["probability"] > 50, before["probability"] > 50) < 0.95
 
 
-def test_the_base_keeps_its_share_unless_the_annotation_contradicts_it(trained):
+def test_the_base_keeps_its_share_unless_the_annotation_contradicts_it(trained, monkeypatch):
     tomogram, labels = scene(6)
     settings = replace(TINY, steps=60)
     agreeing = AnnotatedVolume("b", tomogram, sparse(labels), "dark", "instance")
@@ -400,8 +400,12 @@ def test_the_base_keeps_its_share_unless_the_annotation_contradicts_it(trained):
     share = settings.base_share
     statistics = next(one for one in weights if one.endswith("running_mean"))
     np.testing.assert_allclose(weights[statistics], trained[0].weights[statistics], atol=1e-6)
-    learnt = (weights[name] - share * trained[0].weights[name]) / (1 - share)
-    assert not np.allclose(learnt, trained[0].weights[name], atol=1e-4)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "BLENDS", ())  # what was learnt, with the same statistics
+        learnt, other, _ = train([agreeing], trained[0], settings)
+    assert learnt["recipe"]["base_share"] == 0.0
+    mean = share * trained[0].weights[name] + (1 - share) * other[name]
+    np.testing.assert_allclose(weights[name], mean, atol=1e-5)
     # Not the objects, but what surrounds them.
     around = ndimage.binary_dilation(labels > 0, iterations=4) & (labels == 0)
     other = np.where(sparse(labels) < 0, -1, around)
@@ -420,6 +424,11 @@ def test_the_base_gives_up_as_much_of_its_share_as_the_annotation_asks_for(monke
     moved = (network.head.weight - before).detach().numpy()
     np.testing.assert_allclose(moved[0], 0.42, atol=1e-5)
     np.testing.assert_allclose(moved[1], 0, atol=1e-5)  # a head that the base lacks
+    now = {name: value.clone() for name, value in network.state_dict().items()}
+    scores = iter([0.9] + 5 * [0.7])
+    assert training._blend(network, begun, 0.7, np.array([False, True]), [], None) == 0.0
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, now[name], rtol=0, atol=0)
 
 
 def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():

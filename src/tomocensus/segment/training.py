@@ -223,9 +223,11 @@ def _blend(tuned: UNet, base: dict, share: float, new: np.ndarray, targets, devi
     object alone, needs more of what was learnt. `new` tells which heads the base lacks. Returns the
     share of the base's weights.
     """
+    if share <= 0:
+        return 0.0
     learnt = copy.deepcopy(tuned.state_dict())
-    before = _dice_annotated(tuned, targets, device) if share > 0 else 0.0
-    for part in BLENDS if share > 0 else ():
+    before = _dice_annotated(tuned, targets, device)
+    for part in BLENDS:
         tuned.load_state_dict(learnt)
         for name, value in tuned.state_dict().items():
             if value.dtype.is_floating_point:
