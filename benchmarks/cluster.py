@@ -51,7 +51,13 @@ METHODS = {"components": components, "distance watershed": distance_watershed, "
 
 def variants(mask, seed):
     rng = np.random.default_rng(seed)
-    return {"clean": mask, "rough": rough(mask, rng, 0.8), "ragged map": ragged(mask, rng)}
+    return {
+        "clean": mask,
+        "rough": rough(mask, rng, 0.8),
+        "soft map": ragged(mask, rng, 0.8, 0.1),
+        "noisy map": ragged(mask, rng, 1.0, 0.2),
+        "ragged map": ragged(mask, rng),
+    }
 
 
 def main():
@@ -76,7 +82,7 @@ def main():
                     labels = method(volume)
                     spent = (time.process_time() - start) / mask.size * 1e6
                     scores.setdefault((variant, name), []).append((f1(labels, truth), spent))
-        for variant in ("clean", "rough", "ragged map"):
+        for variant in variants(mask, 0):
             cells = [np.mean(scores[variant, name], axis=0) for name in METHODS]
             row = " | ".join(f"{score:.2f}, {spent:.2f}" for score, spent in cells)
             print(f"| {kind}, {variant} | {row} |", flush=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tomocensus.cluster import ClusterParameters, cluster
+from tomocensus.cluster import ClusterParameters, cluster, clustering
 from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.labelling import find_runs
 from tomocensus.cluster.levels import (
@@ -22,6 +22,7 @@ from tomocensus.cluster.levels import (
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from cluster_scenes import ball, dense_scene, f1
+from cluster_scenes import ragged as as_predicted
 
 SMALL = ClusterParameters(minimum_volume=200)
 
@@ -183,3 +184,55 @@ def test_volume_too_large_for_levels_is_left_to_necks(ragged, monkeypatch):
     chance = ragged[0][:24, :48, :48]
     monkeypatch.setattr("tomocensus.cluster.clustering._LEVELS_UP_TO", chance.size - 1)
     assert not cluster(chance, 1.0, SMALL).facts["levels"]
+
+
+@pytest.fixture(scope="module", params=["caps", "mixed"])
+def faint(request):
+    """Return a map of thin shells whose walls are in part fainter than the threshold, and truth."""
+    mask, truth = dense_scene(3, (56, 110, 110), 22, request.param)
+    return as_predicted(mask, np.random.default_rng(0), 0.9, 0.1), truth
+
+
+def test_shells_with_faint_walls_close_at_a_lower_threshold(faint):
+    chance, truth = faint
+    found = cluster(chance, 1.0, SMALL)
+    assert found.facts["threshold"] == pytest.approx(0.3)
+    assert not found.facts["levels"]
+    as_given = cluster(chance, 1.0, replace(SMALL, levels=False))
+    assert as_given.facts["threshold"] == 0.5
+    assert f1(found.labels, truth) >= max(0.95, f1(as_given.labels, truth) + 0.1)
+
+
+def test_lower_threshold_counts_for_objects_voxels_and_mean_probability(faint):
+    chance, _ = faint
+    found = cluster(chance, 1.0, SMALL)
+    same = replace(SMALL, threshold=0.3, minimum_probability=0.6 * 0.68, levels=False)
+    other = cluster(chance, 1.0, same)
+    np.testing.assert_array_equal(found.labels, other.labels)
+    assert found.table.equals(other.table)
+    assert found.facts == pytest.approx(other.facts)
+
+
+def test_lower_threshold_depends_on_neither_threads_nor_slabs_nor_scratch(faint, tmp_path):
+    chance, _ = faint
+    one = cluster(chance, 1.0, SMALL)
+    other = cluster(chance, 1.0, SMALL, threads=3, slab=7, scratch=tmp_path)
+    np.testing.assert_array_equal(one.labels, other.labels)
+    assert one.facts == other.facts
+    assert one.table.equals(other.table)
+
+
+def test_threshold_stays_where_no_shell_closes_below_it(monkeypatch):
+    # Ragged solid objects only grow at a lower threshold.
+    asked, closed = [], clustering._shells_closed
+
+    def spy(*given):
+        asked.append(closed(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(clustering, "_shells_closed", spy)
+    mask, _ = dense_scene(2, (48, 90, 90), 25)
+    chance = as_predicted(mask, np.random.default_rng(1), 1.5, 0.35)
+    found = cluster(chance, 1.0, SMALL)
+    assert asked == [False]
+    assert found.facts["threshold"] == 0.5

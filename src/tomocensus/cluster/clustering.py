@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from tomocensus.cluster.labelling import find_runs
+from tomocensus.cluster.labelling import Runs, find_runs
 from tomocensus.cluster.levels import LEVELS, part_by_levels, percolates, reaches_across
 from tomocensus.cluster.outlines import is_sharp
 from tomocensus.cluster.parallel import each, spans
@@ -33,6 +33,11 @@ _OUTLINED = 0.8
 # Part of the voxels in convex pieces and sheets from which these explain a map. It was at most 0.05
 # of ragged maps, 0.9 of clean crowded ones; where it is less than this, levels did better.
 _EXPLAINED = 0.3
+# The same, from which shells with fainter walls are not looked for: at this part of the threshold.
+_CLEAR, _FAINT = 0.9, 0.6
+# What is filled to that part is a shell; shells must hold so many times the voxels then (closed,
+# they hold their lumens), and be this part of all.
+_HOLLOW, _GAIN, _WORTH = 0.2, 1.3, 0.05
 # Voxels of a volume up to which levels are looked at: they take 40 bytes each.
 _LEVELS_UP_TO = 300_000_000
 
@@ -60,10 +65,11 @@ class ClusterParameters:
         Instances with a lower mean probability are dropped: haze that passes the threshold. Not
         used with the threshold ``auto``.
     levels : bool
-        Where most object voxels hang together and necks do not part them into convex objects, look
-        for each object at a level of its own (:mod:`tomocensus.cluster.levels`). Not used with a
-        boundary map, a binary mask, the threshold ``auto``, voxels that are no cubes or more than
-        300 million of them.
+        Where shells close only at 0.6 of the threshold, take that; and where most object voxels
+        hang together and necks do not part them into convex objects, look for each object at a
+        level of its own (:mod:`tomocensus.cluster.levels`). Not used with a boundary map, a binary
+        mask or the threshold ``auto``; levels neither where voxels are no cubes or more than 300
+        million.
     """
 
     threshold: float | str = 0.5
@@ -160,34 +166,24 @@ def cluster(
     boundary = None if boundary is None else np.asarray(boundary)
     given = (boundary, mask, parameters, scratch, threads)
     objects, threshold, sharp = _objects(probability, *given)
-    runs = find_runs(objects, slab, threads)
     labels = _zeros(objects.shape, np.int32, scratch)
-    runs.paint(labels, np.arange(runs.count + 1, dtype=np.int32), threads)
     smallest = max(1.0, parameters.minimum_volume / float(np.prod(sizes)))
     aspect = tuple((sizes / sizes.min()).tolist())
-    job = _Job(labels, runs.boxes(), probability, boundary, parameters, smallest, sharp, aspect)
-    pieces = _in_parallel(job, runs.count, threads)
-    ragged = percolates(runs) and _may_be_ragged(job) and not _explained(job, pieces)
-    if ragged:
-        runs.paint(labels, np.zeros(runs.count + 1, np.int32), threads)
-        found = _by_levels(job, objects, mask, slab, threads)
-        ragged = _convex(job, found[1]) > _convex(job, pieces)
-        if ragged:
-            threshold, (runs, pieces) = LEVELS[0], found
-        else:
-            _mark(objects, probability, threshold, False, mask, threads)
+    job = _Job(labels, [], probability, boundary, parameters, smallest, sharp, aspect)
+    cut = _cut(job, objects, threshold, slab, threads)
+    if _may_choose(job):
+        cut = _chosen(job, objects, cut, mask, slab, threads)
+    runs, pieces = cut.runs, cut.pieces
     large = [piece for piece in pieces if piece.voxels >= smallest]
     # Not where the threshold is automatic: then the map's scale is its own.
-    least = 0.0 if parameters.threshold == "auto" else parameters.minimum_probability - 1e-6
-    sure = [piece for piece in large if piece.chance >= least]
-    # Every piece holds its own mask: the components' memory serves for the labels.
-    runs.paint(labels, np.zeros(runs.count + 1, np.int32), threads)
+    least = 0.0 if parameters.threshold == "auto" else cut.scale * parameters.minimum_probability
+    sure = [piece for piece in large if piece.chance >= least - 1e-6]
     shown = paint(sure, labels, threads)
     table = describe(shown, labels, objects, probability, sizes, threads)
     weak = len(large) - len(sure)
     facts = {
-        "threshold": float(threshold),
-        "levels": ragged,
+        "threshold": float(cut.threshold),
+        "levels": cut.levels,
         "components": runs.count,
         "dropped_specks": len(pieces) - len(shown) - weak,
         "dropped_weak": weak,
@@ -237,39 +233,86 @@ class _Job:
         return pieces
 
 
-def _may_be_ragged(job: _Job) -> bool:
-    """Tell whether objects may be looked for at levels of their own."""
-    wanted = job.parameters.levels and job.parameters.convexity
-    given = job.parameters.threshold != "auto" and job.boundary is None and job.aspect == CUBES
-    fits = job.probability.size <= _LEVELS_UP_TO
-    return wanted and given and fits and not _is_binary(job.probability)
+@dataclass
+class _Cut:
+    """Components of the map from a threshold on, and their pieces."""
+
+    threshold: float
+    runs: Runs
+    pieces: list[Piece]
+    # Of the least mean probability.
+    scale: float = 1.0
+    levels: bool = False
 
 
-def _explained(job: _Job, pieces: list[Piece]) -> bool:
-    """Tell whether convex pieces and sheets hold enough voxels: then objects touch, and no more."""
-    large = [piece for piece in pieces if piece.voxels >= job.smallest]
-    sheets = sum(piece.voxels for piece in large if piece.origin == "sheet")
-    every = sum(piece.voxels for piece in large)
-    return _convex(job, pieces) + sheets >= _EXPLAINED * every
-
-
-def _convex(job: _Job, pieces: list[Piece]) -> int:
-    """Count the voxels in convex pieces."""
-    large = [piece for piece in pieces if piece.voxels >= job.smallest]
-    shape = job.components.shape
-    # A map that is full is convex too.
-    return sum(p.voxels for p in large if p.solidity >= CONVEX and not reaches_across(p.box, shape))
-
-
-def _by_levels(job: _Job, objects, mask, slab, threads):
-    """Return the components at the lowest level and their pieces, each at a level of its own."""
-    _mark(objects, job.probability, LEVELS[0], False, mask, threads)
+def _cut(job: _Job, objects, threshold, slab, threads, levels=False) -> _Cut:
+    """Label the object voxels and part their components."""
     runs = find_runs(objects, slab, threads)
     runs.paint(job.components, np.arange(runs.count + 1, dtype=np.int32), threads)
-    job = replace(job, boxes=runs.boxes(), ragged=True)
+    job = replace(job, boxes=runs.boxes(), ragged=levels)
     pieces = _in_parallel(job, runs.count, threads)
+    # Every piece holds its own mask: the components' memory serves again.
     runs.paint(job.components, np.zeros(runs.count + 1, np.int32), threads)
-    return runs, pieces
+    return _Cut(float(threshold), runs, pieces, levels=levels)
+
+
+def _may_choose(job: _Job) -> bool:
+    """Tell whether the map may be cut at other levels than the threshold."""
+    wanted = job.parameters.levels and job.parameters.convexity
+    given = job.parameters.threshold not in ("auto", 0) and job.boundary is None
+    return wanted and given and not _is_binary(job.probability)
+
+
+def _chosen(job: _Job, objects, cut: _Cut, mask, slab, threads) -> _Cut:
+    """Return this cut, or one that shows objects better; mark the object voxels of that."""
+
+    def cut_at(level, levels=False):
+        _mark(objects, job.probability, level, False, mask, threads)
+        return _cut(job, objects, level, slab, threads, levels)
+
+    best = marked = cut
+    if _explained(job, cut) < _CLEAR:
+        marked = cut_at(_FAINT * cut.threshold)
+        if _shells_closed(job, cut, marked):
+            best, best.scale = marked, _FAINT
+    fits = job.aspect == CUBES and job.probability.size <= _LEVELS_UP_TO
+    if fits and percolates(best.runs) and _explained(job, best) < _EXPLAINED:
+        marked = cut_at(LEVELS[0], levels=True)
+        if _voxels(_convex(job, marked)) > _voxels(_convex(job, best)):
+            best = marked
+    if best is not marked:
+        _mark(objects, job.probability, best.threshold, False, mask, threads)
+    return best
+
+
+def _shells_closed(job: _Job, cut: _Cut, fainter: _Cut) -> bool:
+    """Tell whether shells close at the lower threshold, and no other objects are lost."""
+    before, now = _convex(job, cut), _convex(job, fainter)
+    hollow, closed = (
+        _voxels([piece for piece in some if piece.filled_voxels >= _HOLLOW * piece.voxels])
+        for some in (before, now)
+    )
+    worth = closed >= max(_GAIN * hollow, _WORTH * _voxels(cut.pieces), 1)
+    return worth and _voxels(now) >= _voxels(before)
+
+
+def _explained(job: _Job, cut: _Cut) -> float:
+    """Return the part of voxels in convex pieces and sheets: much where objects only touch."""
+    large = [piece for piece in cut.pieces if piece.voxels >= job.smallest]
+    sheets = [piece for piece in large if piece.origin == "sheet"]
+    return (_voxels(_convex(job, cut)) + _voxels(sheets)) / max(_voxels(large), 1)
+
+
+def _convex(job: _Job, cut: _Cut) -> list[Piece]:
+    """Return the convex pieces that are large enough."""
+    large = [piece for piece in cut.pieces if piece.voxels >= job.smallest]
+    shape = job.components.shape
+    # A map that is full is convex too.
+    return [p for p in large if p.solidity >= CONVEX and not reaches_across(p.box, shape)]
+
+
+def _voxels(pieces: list[Piece]) -> int:
+    return sum(piece.voxels for piece in pieces)
 
 
 def _in_parallel(job: _Job, count: int, threads: int) -> list[Piece]:
