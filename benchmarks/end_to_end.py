@@ -3,8 +3,9 @@
 ``python benchmarks/end_to_end.py --tomograms 6 --output benchmarks/end_to_end.md``
 
 For each tomogram: the shipped base segmenter as it is, and after fine-tuning on six annotated
-slices of two other tomograms of the same conditions. Then the project's clustering, with the
-boundary map and with the probability map alone, and scikit-image's watershed of the same map.
+slices of two other tomograms of the same conditions, both without and with test-time augmentation.
+Then the project's clustering, with the boundary map and with the probability map alone, and
+scikit-image's watershed of the same map.
 """
 
 from __future__ import annotations
@@ -160,14 +161,14 @@ def main() -> None:
     for number in range(arguments.tomograms):
         settings = conditions(number)
         made = simulate_tomogram(FIRST_SEED + 100 * number, **settings)
-        models = [("base", base)]
+        ways = [("base", base, False), ("base, flips", base, True)]
         if arguments.steps:
             tuned, took = fine_tuned(base, number, settings, arguments.steps)
-            models.append(("fine-tuned", tuned))
+            ways += [("fine-tuned", tuned, False), ("fine-tuned, flips", tuned, True)]
             seconds.append(took)
-        for name, model in models:
+        for name, model, tta in ways:
             start = time.monotonic()
-            maps = predict(made.tomogram, model, made.polarity)
+            maps = predict(made.tomogram, model, made.polarity, tta=tta)
             taken = time.monotonic() - start
             for row in scores(name, made, maps):
                 rows.append({"snr": settings["snr"], **row})
@@ -195,7 +196,7 @@ def main() -> None:
                 f"{arguments.tomograms} simulated crowded tomograms of {SHAPE} voxels that no "
                 "model was trained on, each with voxel size, defocus and tilt range of its own. "
                 f"{', '.join(NOT_SCORED)} are not scored. Dice at a threshold of 0.5, and the "
-                "threshold that would be best; F1 at IoU 0.5."
+                "threshold that would be best; F1 at IoU 0.5; flips: with test-time augmentation."
                 + (
                     " Fine-tuning: six slices of two other tomograms of the same conditions, "
                     f"{arguments.steps} steps, {np.mean(seconds):.0f} s."

@@ -96,14 +96,14 @@ CASES = {
 # --- objects: distance to the middle line or point, radius, density as a function of depth --------
 
 
-def _grid(reach) -> np.ndarray:
+def grid_of(reach) -> np.ndarray:
     """Return z, y, x of a box around 0 that reaches so far (one number or three)."""
     halves = np.ceil(np.broadcast_to(reach, 3)).astype(int) + 1
     axes = [np.arange(-half, half + 1, dtype=np.float32) for half in halves]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
-def _line_distance(points: np.ndarray, grid: np.ndarray) -> np.ndarray:
+def line_distance(points: np.ndarray, grid: np.ndarray) -> np.ndarray:
     away = np.ones(grid.shape[:-1], bool)
     places = np.rint(points - grid[0, 0, 0]).astype(int)
     away[tuple(places.T)] = False
@@ -131,7 +131,8 @@ def make_object(kind: str, rng: np.random.Generator, voxel_size: float):
     stretch = {"vesicle": 0.15, "dense_body": 0.25}.get(kind, 0.0)
     axes = 1 + rng.uniform(-stretch, stretch, 3)
     length = rng.uniform(0, 1500) * unit if kind == "mitochondrion" else 0.0
-    turned = _grid(radius * axes.max() + length / 2) @ Rotation.random(random_state=rng).as_matrix()
+    rotation = Rotation.random(random_state=rng).as_matrix()
+    turned = grid_of(radius * axes.max() + length / 2) @ rotation
     place = turned / axes
     place[..., 2] -= np.clip(place[..., 2], -length / 2, length / 2)
     distance = np.linalg.norm(place, axis=-1)
@@ -174,8 +175,8 @@ def _filament(kind: str, rng: np.random.Generator, unit: float):
         along = rng.normal(size=3) / 2 + np.cumsum(turns, axis=0)
         points = np.cumsum(along / np.linalg.norm(along, axis=1, keepdims=True), axis=0)
         points -= points.mean(axis=0)
-    grid = _grid(np.abs(points).max(axis=0) + radius)
-    distance = _line_distance(points, grid)
+    grid = grid_of(np.abs(points).max(axis=0) + radius)
+    distance = line_distance(points, grid)
     inside = distance <= radius
     if kind == "microtubule":
         density, bilayer = np.where(distance > radius - 50 * unit, 1.2, 0.0), np.zeros_like(inside)
@@ -197,7 +198,7 @@ def scene(rng: np.random.Generator, shape: tuple[int, int, int], voxel_size: flo
     for kind, number in ABUNDANCE.items():
         for _ in range(rng.poisson(number * volume)):
             inside, values, bilayer = make_object(kind, rng, voxel_size)
-            window = _find_room(inside, labels, rng)
+            window = find_room(inside, labels, rng)
             if window is None:
                 continue
             here, part = window
@@ -209,7 +210,7 @@ def scene(rng: np.random.Generator, shape: tuple[int, int, int], voxel_size: flo
     return density, labels, kinds, membrane
 
 
-def _find_room(inside, labels, rng):
+def find_room(inside, labels, rng):
     """Return slices of the scene and of the box where an object is free of others, or None.
 
     Some objects may be cut by the border; the middle of each lies inside.
@@ -400,10 +401,20 @@ def naming_figures(named: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), pd.DataFrame(areas).groupby("kind").mean().reset_index()
 
 
-def main() -> None:
-    """Run the cases and write the tables."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+def measure(cases: dict[str, Imaging], make, title: str, script: str, about: str) -> None:
+    """Measure segmentation and naming of all cases as the command line says; print the page.
+
+    Parameters
+    ----------
+    cases : dict of str to Imaging
+        Each with a polarity.
+    make : callable
+        From case and number to a field, as :func:`tomogram`.
+    title, script, about : str
+        For the page.
+    """
+    options = argparse.ArgumentParser(description=title)
+    options.add_argument("--cases", nargs="+", default=list(cases), choices=list(cases))
     options.add_argument("--steps", type=int, default=300, help="of fine-tuning; 0: none")
     options.add_argument("--segmenter", default="models/base-segmenter")
     options.add_argument("--encoder", default="models/base-encoder")
@@ -416,8 +427,8 @@ def main() -> None:
     default = load_model(chosen.classifier, "classifier")
     segmented, named = [], []
     for case in chosen.cases:
-        polarity = CASES[case].polarity
-        fields = [tomogram(case, number) for number in range(FIELDS)]
+        polarity = cases[case].polarity
+        fields = [make(case, number) for number in range(FIELDS)]
         models = {"base": base}
         if chosen.steps:
             models["fine-tuned"] = fine_tuned(
@@ -433,12 +444,12 @@ def main() -> None:
         print(naming_figures(named[-1])[0].round(2).to_string(), flush=True)
     table = pd.DataFrame(segmented)
     names, unseen = naming_figures(pd.concat(named))
-    text = f"""# Tomograms of another simulator: figures
+    text = f"""# {title}
 
-`python benchmarks/other_simulator.py --steps {chosen.steps}`, segmenter {base.card["sha256"][:12]},
+`python benchmarks/{script} --steps {chosen.steps}`, segmenter {base.card["sha256"][:12]},
 encoder {encoder.card["sha256"][:12]}.
 
-Two crowded tomograms {SHAPE} of each case, made without the project's simulator. Dice at a
+{about} Dice at a
 threshold of 0.5; F1, precision and recall (of all objects, and of each kind) at IoU 0.5 with the
 boundary map. Fine-tuning: three slices of each of two others of the case.
 
@@ -475,4 +486,10 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    measure(
+        CASES,
+        tomogram,
+        "Tomograms of another simulator: figures",
+        "other_simulator.py",
+        f"Two crowded tomograms {SHAPE} of each case, made without the project's simulator.",
+    )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from tomocensus.classify import (
     look_up_examples,
     read_examples,
 )
+from tomocensus.classify.embeddings import vectors_of
+from tomocensus.classify.encoder import build
 from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import (
     Prior,
@@ -280,6 +283,38 @@ def test_a_darkfield_copy_gives_the_same_vectors(scene, encoder):
     one = embed(tomogram, labels, encoder, "bright", "cpu", 1)
     two = embed(tomogram.with_data(-7 * tomogram.data + 3), labels, encoder, "dark", "cpu", 1)
     np.testing.assert_allclose(one.table(), two.table(), atol=1e-3)
+
+
+@pytest.mark.parametrize(("turns", "blind_to"), [(1, []), (2, [2]), (4, [1, 2, 3])])
+def test_vectors_do_not_change_where_an_object_is_turned(scene, encoder, turns, blind_to):
+    network, seen = build(encoder), list(views(*scene, "bright"))
+    vectors = vectors_of(network, seen, turns)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    for quarter in (1, 2, 3):
+        turned = [
+            replace(view, crops=np.rot90(view.crops, quarter, (3, 4)).copy()) for view in seen
+        ]
+        change = np.abs(vectors_of(network, turned, turns) - vectors).max()
+        assert (change < 1e-4) == (quarter in blind_to)
+
+
+def test_a_head_may_say_that_a_class_is_rare():
+    head, known, _ = fitted({"a": 8, "b": 8, "c": 8}, distance=1.0)
+    weights = {name: value.astype(float) for name, value in head.weights.items()}
+    vectors = known.table().astype(float)
+    plain = chances_of(vectors, weights)
+    rare = chances_of(vectors, weights | {"common": np.array([1.0, 0.25, 1.0])})
+    np.testing.assert_allclose(rare.sum(axis=1), 1)
+    np.testing.assert_allclose(rare[:, 1] / rare[:, 0], plain[:, 1] / plain[:, 0] / 4)
+    np.testing.assert_allclose(rare[:, 3] / rare[:, 2], plain[:, 3] / plain[:, 2])
+
+
+def test_the_encoders_card_says_in_how_many_directions_it_looks(scene, encoder):
+    seen = list(views(*scene, "bright"))
+    for turns in (1, 2, 4):
+        model = replace(encoder, card={**encoder.card, "turns": turns})
+        found = embed(*scene, model, "bright", "cpu", 1).embedding
+        np.testing.assert_allclose(found, vectors_of(build(model), seen, turns), atol=1e-5)
 
 
 def test_an_empty_labelmap_gives_no_rows_and_no_classes(scene, encoder):

@@ -171,7 +171,7 @@ def write_classified(folder):
     return made
 
 
-def test_an_encoder_is_fine_tuned_on_real_classified_objects(tmp_path, monkeypatch):
+def test_an_encoder_is_fine_tuned_on_real_objects_and_gets_another_prior(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = write_classified(tmp_path)
     seen, names, tomograms = classify_pretrain.real_views("sheet.tsv")
@@ -190,3 +190,19 @@ def test_an_encoder_is_fine_tuned_on_real_classified_objects(tmp_path, monkeypat
     assert any(name.startswith("my_") for name in known)
     head = load_model("second-head", "classifier").card
     assert head["encoder"] == cards["second"]["sha256"]
+    options = "--encoder third --head third-head --cache c --tomograms 4 --steps 0 --turns 2"
+    monkeypatch.setattr(sys, "argv", ["pretrain", *options.split(), "--start", "second"])
+    classify_pretrain.main()
+    second, third = load_model("second", "encoder"), load_model("third", "encoder")
+    assert (second.card["turns"], third.card["turns"]) == (4, 2)
+    assert third.card["training"] == second.card["training"]
+    for name, value in second.weights.items():
+        assert np.array_equal(third.weights[name], value) == (not name.startswith("prior."))
+    head = load_model("third-head", "classifier")
+    assert head.card["encoder"] == third.sha256
+    common = dict(zip(head.card["classes"], head.weights["common"], strict=True))
+    rare = {name for name, value in common.items() if value < 1}
+    assert rare == set(common) & set(classify_pretrain.RARE)
+    monkeypatch.setattr(sys, "argv", ["pretrain", *options.split()])
+    with pytest.raises(SystemExit):
+        classify_pretrain.main()

@@ -101,18 +101,16 @@ def embed(
     import torch
 
     from tomocensus.classify.encoder import build
+    from tomocensus.devices import choose_device
 
     if threads:
         torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build(encoder).to(device)
+    network = build(encoder).to(choose_device(device))
     numbers, vectors, features, waiting = [], [], [], []
 
     def flush() -> None:
         if waiting:
-            with torch.inference_mode():
-                vectors.append(network(*batch(waiting, device)).float().cpu().numpy())
+            vectors.append(vectors_of(network, waiting, encoder.card.get("turns", 1)))
             waiting.clear()
 
     for view in views(tomogram, labels, polarity):
@@ -132,7 +130,28 @@ def embed(
     )
 
 
-def batch(seen: list[View], device: str = "cpu"):
+def vectors_of(network, seen: list[View], turns: int = 1) -> np.ndarray:
+    """Return the vectors of some views, ``(n, d)``, of unit length.
+
+    What an object is does not depend on how it lies about Z, its vector does a little: that is the
+    mean over `turns` directions (1, 2 or 4).
+    """
+    import torch
+
+    from tomocensus.devices import has_bfloat16
+
+    device = next(network.parameters()).device
+    half = torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
+    with torch.inference_mode(), half:
+        crops, *others = batch(seen, device)
+        total = sum(
+            network(torch.rot90(crops, 4 // turns * turn, (3, 4)), *others).float()
+            for turn in range(turns)
+        )
+        return torch.nn.functional.normalize(total, dim=1).cpu().numpy()
+
+
+def batch(seen: list[View], device="cpu"):
     """Return crops, kinds, owners and features of some views as tensors for the network."""
     import torch
 

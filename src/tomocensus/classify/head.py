@@ -270,7 +270,8 @@ def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray
 def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     """Return the chances ``(n, k + 1)`` of classes that are equally common; the last is a new kind.
 
-    Heads of former versions have no second model.
+    Heads of former versions have no second model. A head may say how common its classes are, one
+    number each (``common``); those of users do not.
     """
     scores = scores_of(vectors, weights) / weights["temperature"]
     first = softmax(scores + _log_priors(scores.shape[1]))
@@ -279,10 +280,12 @@ def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarra
         for name, value in weights.items()
         if name.startswith(_SECOND)
     }
-    if not second:
-        return first
-    features = vectors[:, -len(second["centre"]) :]
-    return _stacked(first, chances_of(features, second), 1 - float(second["share"][0]))
+    chances = first
+    if second:
+        features = vectors[:, -len(second["centre"]) :]
+        chances = _stacked(first, chances_of(features, second), 1 - float(second["share"][0]))
+    common = np.append(weights.get("common", np.ones(chances.shape[1] - 1)), 1.0)
+    return chances * common / (chances * common).sum(axis=1, keepdims=True)
 
 
 def _with_new_kind(columns, places, weights):

@@ -46,6 +46,9 @@ LATER, CHECKED, ENOUGH, ROOM = 100, 30, 40, 500_000
 # A user's tomograms are imaged alike, those of pretraining are not: there probabilities need less
 # softening (measured on data sets of one condition each, see benchmarks/classify.py).
 ALIKE = 2 / 3
+# How common kinds are that few tomograms hold, to the default head; others: 1. To it half of the
+# blobs of other simulators were lipid droplets.
+RARE = {"autophagosome": 1 / 3, "golgi": 1 / 3, "lipid_droplet": 1 / 3}
 
 
 def corrupt(labels: np.ndarray, rng: np.random.Generator, merged: float = 0.03) -> np.ndarray:
@@ -381,21 +384,18 @@ def contrastive(vectors, target, temperature: float = 0.1):
 
 def described(seen: list[View], encoder: Model, tomograms: np.ndarray) -> dict[int, Embeddings]:
     """Embed views, by tomogram; instances are numbered by their place in the list."""
-    import torch
-
-    from tomocensus.classify.embeddings import batch
+    from tomocensus.classify.embeddings import vectors_of
     from tomocensus.classify.encoder import build
+    from tomocensus.devices import choose_device
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build(encoder).to(device)
+    network = build(encoder).to(choose_device("auto"))
     vectors = []
-    with torch.inference_mode():
-        for start in range(0, len(seen), 32):
-            part = [
-                View(view.number, view.crops.astype(np.float32), view.kinds, view.features)
-                for view in seen[start : start + 32]
-            ]
-            vectors.append(network(*batch(part, device)).cpu().numpy())
+    for start in range(0, len(seen), 32):
+        part = [
+            View(view.number, view.crops.astype(np.float32), view.kinds, view.features)
+            for view in seen[start : start + 32]
+        ]
+        vectors.append(vectors_of(network, part, encoder.card.get("turns", 1)))
     vectors, features = np.concatenate(vectors), np.stack([view.features for view in seen])
     found = {}
     for tomogram in np.unique(tomograms):
@@ -440,8 +440,8 @@ def _temperature_elsewhere(known, vectors, table, each, encoder, rng) -> float:
     return best_temperature(scores_of(vectors[test], arrays), right, weight=1.0)
 
 
-def _real_parts(sheet: str | None, seed: int):
-    """Return what to learn from and what to keep for prior and head (a quarter) of real objects.
+def _real_parts(sheet: str | None, seed: int, share: float):
+    """Return what to learn from and what to keep for prior and head (a share) of real objects.
 
     Real tomograms are numbered from -1 down: simulated ones have their seeds.
     """
@@ -449,7 +449,7 @@ def _real_parts(sheet: str | None, seed: int):
         return ([], [], []), ([], [], [])
     seen, names, tomograms = real_views(sheet)
     numbers = -1 - np.unique(tomograms, return_inverse=True)[1]
-    later = np.random.default_rng(seed).random(len(seen)) < 0.25
+    later = np.random.default_rng(seed).random(len(seen)) < share
     return tuple(
         ([seen[k] for k in rows], names[rows], numbers[rows])
         for rows in (np.nonzero(~later)[0], np.nonzero(later)[0])
@@ -487,20 +487,16 @@ class Arriving:
             time.sleep(0.05)
 
 
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def _ranges(arguments: argparse.Namespace) -> list[range]:
     """Return the seeds to train on, those for prior and default head, and those for the check.
 
-    A quarter more for prior and head, an eighth more for the check. Training with --minutes does
-    not know how many it will see: there the others come first.
+    A quarter more for prior and head, an eighth more for the check; without training all for prior
+    and head. Training with --minutes does not know how many it will see: there the others come
+    first.
     """
     first, count = 10_000 * arguments.seed, arguments.tomograms
-    sizes = [count, count // 4, count // 8]
+    check = max(count // 8, 1)
+    sizes = [count, max(count // 4, 1), check] if arguments.steps else [0, count, check]
     order = [0, 1, 2]
     if arguments.minutes:
         sizes[1:], order = [LATER, CHECKED], [1, 2, 0]
@@ -511,44 +507,13 @@ def _ranges(arguments: argparse.Namespace) -> list[range]:
     return [ranges[part] for part in range(3)]
 
 
-def main() -> None:
-    """Train, fit, measure on tomograms that neither has seen, and write both models."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--encoder", required=True)
-    options.add_argument("--head", required=True)
-    options.add_argument("--cache", required=True, help="folder for tomograms and views")
-    options.add_argument("--tomograms", type=int, default=160)
-    options.add_argument(
-        "--variants", type=int, default=1, help="times that each tomogram is looked at to train"
-    )
-    options.add_argument("--steps", type=int, default=1500)
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--width", type=int, default=16)
-    options.add_argument("--dimensions", type=int, default=48)
-    options.add_argument("--annotated", help="sample sheet of real tomograms with known classes")
-    options.add_argument("--start", help="encoder to fine-tune (its size counts)")
-    options.add_argument("--rate", type=float, help="highest learning rate")
-    options.add_argument("--batch", type=int, default=64, help="objects in a step")
-    options.add_argument(
-        "--minutes", type=float, help="train so long on objects as they come into the cache"
-    )
-    options.add_argument("--simulate-only", action="store_true")
-    options.add_argument("--every", type=int, default=1, help="simulate every n-th seed")
-    options.add_argument("--offset", type=int, default=0, help="... starting here")
-    arguments = options.parse_args()
-    cache = Path(arguments.cache)
-    ranges = _ranges(arguments)
-    if arguments.simulate_only:
-        seeds = range(min(r.start for r in ranges), max(r.stop for r in ranges))
-        for seed in progress(seeds[arguments.offset :: arguments.every], "simulating"):
-            for variant in range(arguments.variants if seed in ranges[0] else 1):
-                views_in(cache, seed, variant)
-        return
-    start = load_model(arguments.start, "encoder") if arguments.start else None
+def _trained(arguments, ranges, learnt, start: Model | None):
+    """Train an encoder as the command line says; return card and weights."""
+    from tomocensus.devices import choose_device
+
     if start is not None:
         arguments.width, arguments.dimensions = start.card["width"], start.card["dimensions"]
-    learnt, kept = _real_parts(arguments.annotated, arguments.seed)
-    device = "cuda" if _has_gpu() else "cpu"
+    cache, device = Path(arguments.cache), choose_device("auto").type
     rng = np.random.default_rng(arguments.seed)
     classes = sorted({*KINDS, *(str(name) for name in learnt[1])})
     if arguments.minutes:
@@ -564,8 +529,6 @@ def main() -> None:
     if learnt[0]:
         objects.add(*learnt[:2])
     weights = train(objects, arguments, start, more)
-    count = len(objects.target)
-    del objects.crops
     if more is not None:
         arguments.tomograms = more.count
     card = {
@@ -573,9 +536,10 @@ def main() -> None:
         "architecture": "3D CNN on views at three scales",
         "width": arguments.width,
         "dimensions": arguments.dimensions,
+        "turns": arguments.turns,
         "training": {
             "simulated_tomograms": arguments.tomograms,
-            "objects": count,
+            "objects": len(objects.target),
             "real_objects": len(learnt[1]),
             "start": None if start is None else start.sha256,
             "device": device,
@@ -588,10 +552,75 @@ def main() -> None:
             else f"--steps {arguments.steps} "
         )
         + f"--batch {arguments.batch} "
-        f"--seed {arguments.seed} --width {arguments.width} --dimensions {arguments.dimensions}"
+        f"--seed {arguments.seed} --width {arguments.width} --dimensions {arguments.dimensions} "
+        f"--turns {arguments.turns}"
         + (f" --start ENCODER --rate {arguments.rate or 4e-4:g}" if start else ""),
         "classes": classes,
     }
+    return card, weights
+
+
+def _kept(arguments, start: Model):
+    """Return card and weights of an encoder that gets another prior and head."""
+    card = {name: value for name, value in start.card.items() if name != "sha256"}
+    card |= {
+        "turns": arguments.turns,
+        "prior": f"tomocensus.classify.pretrain --start ENCODER --steps 0 --tomograms "
+        f"{arguments.tomograms} --seed {arguments.seed} --turns {arguments.turns}",
+    }
+    return card, {
+        name: value for name, value in start.weights.items() if not name.startswith("prior.")
+    }
+
+
+def main() -> None:
+    """Train, fit, measure on tomograms that neither has seen, and write both models."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--encoder", required=True)
+    options.add_argument("--head", required=True)
+    options.add_argument("--cache", required=True, help="folder for tomograms and views")
+    options.add_argument("--tomograms", type=int, default=160)
+    options.add_argument(
+        "--variants", type=int, default=1, help="times that each tomogram is looked at to train"
+    )
+    options.add_argument(
+        "--steps", type=int, default=1500, help="0: only prior and head, of the encoder of --start"
+    )
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--width", type=int, default=16)
+    options.add_argument("--dimensions", type=int, default=48)
+    options.add_argument(
+        "--turns", type=int, default=4, choices=(1, 2, 4), help="directions to describe objects in"
+    )
+    options.add_argument("--annotated", help="sample sheet of real tomograms with known classes")
+    options.add_argument("--start", help="encoder to fine-tune (its size counts)")
+    options.add_argument("--rate", type=float, help="highest learning rate")
+    options.add_argument("--batch", type=int, default=64, help="objects in a step")
+    options.add_argument(
+        "--minutes", type=float, help="train so long on objects as they come into the cache"
+    )
+    options.add_argument("--simulate-only", action="store_true")
+    options.add_argument("--every", type=int, default=1, help="simulate every n-th seed")
+    options.add_argument("--offset", type=int, default=0, help="... starting here")
+    arguments = options.parse_args()
+    if not arguments.steps and not (arguments.start or arguments.simulate_only):
+        options.error("--steps 0 trains nothing: name the encoder with --start.")
+    cache = Path(arguments.cache)
+    ranges = _ranges(arguments)
+    if arguments.simulate_only:
+        seeds = range(min(r.start for r in ranges), max(r.stop for r in ranges))
+        for seed in progress(seeds[arguments.offset :: arguments.every], "simulating"):
+            for variant in range(arguments.variants if seed in ranges[0] else 1):
+                views_in(cache, seed, variant)
+        return
+    start = load_model(arguments.start, "encoder") if arguments.start else None
+    learnt, kept = _real_parts(
+        arguments.annotated, arguments.seed, 0.25 if arguments.steps else 1.0
+    )
+    if arguments.steps:
+        card, weights = _trained(arguments, ranges, learnt, start)
+    else:
+        card, weights = _kept(arguments, start)
     plain = Model({**card, "sha256": "plain"}, weights)
     seen, names, seeds = collect(ranges[1], cache)
     seen, names, seeds = seen + kept[0], np.append(names, kept[1]), np.append(seeds, kept[2])
@@ -601,6 +630,8 @@ def main() -> None:
     known = described(seen, encoder, seeds)
     named = pd.DataFrame({"tomogram": seeds, "instance": np.arange(len(seen)), "class": names})
     head_card, head_weights = fit_head(known, named, encoder, arguments.seed)
+    common = [RARE.get(name, 1.0) for name in head_card["classes"]]
+    head_weights["common"] = np.array(common, np.float32)
     seen, names, seeds = collect(ranges[2], cache)
     head = Model({**head_card, "sha256": ""}, head_weights)
     parts = described(seen, encoder, seeds).values()

@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tomocensus.devices import choose_device, has_bfloat16
 from tomocensus.errors import InputError
 from tomocensus.models import Model
 from tomocensus.progress import progress
 from tomocensus.segment.contrast import Slices, resize_slice
 from tomocensus.segment.network import (
     UNet,
-    choose_device,
     fold,
     from_card,
     halo,
-    has_bfloat16,
     working_voxel_size,
 )
 from tomocensus.volume import Volume, release_pages

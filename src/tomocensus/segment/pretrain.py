@@ -27,10 +27,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tomocensus.devices import choose_device
 from tomocensus.models import Model, load_model, save_model
 from tomocensus.progress import progress
 from tomocensus.segment.annotated import read_annotated
-from tomocensus.segment.network import build, choose_device, from_card, widened
+from tomocensus.segment.network import build, from_card, widened
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
 from tomocensus.segment.targets import TargetSlice, make_targets
 from tomocensus.segment.training import (

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from tomocensus.devices import choose_device, has_bfloat16
 from tomocensus.errors import InputError
 from tomocensus.models import Model
 from tomocensus.progress import paced, progress
 from tomocensus.segment.network import (
     UNet,
     build,
-    choose_device,
     from_card,
-    has_bfloat16,
     working_voxel_size,
 )
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings

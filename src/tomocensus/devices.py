@@ -1,0 +1,26 @@
+"""Where networks run, and how precisely."""
+
+from __future__ import annotations
+
+import torch
+
+from tomocensus.errors import InputError
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("device 'cuda' was asked for, and no GPU is there. Use 'auto' or 'cpu'.")
+    return torch.device(device)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether bfloat16 is fast on the device (CPU: AVX512-BF16 or AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
