@@ -200,6 +200,15 @@ def hold_out(targets: list[TargetSlice], part: float, generator, block: int = 48
     return False
 
 
+def hold_out_blocks(targets: list[TargetSlice], part: float, generator, block: int = 48) -> None:
+    """Set a random part of the blocks of slices aside, whatever they show (in place)."""
+    for t in targets:
+        rows, columns = (-(-n // block) for n in t.held_out.shape)
+        chosen = generator.random((rows, columns)) < part
+        ny, nx = t.held_out.shape
+        t.held_out[:] = np.kron(chosen, np.ones((block, block), bool))[:ny, :nx]
+
+
 def check(targets: list[TargetSlice]) -> list[str]:
     """Say in plain words what may keep the annotation from teaching much."""
     if not targets:

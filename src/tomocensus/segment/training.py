@@ -13,6 +13,7 @@ from tomocensus.devices import choose_device, has_bfloat16
 from tomocensus.errors import InputError
 from tomocensus.models import Model
 from tomocensus.progress import paced, progress
+from tomocensus.segment.emptiness import empty_slices
 from tomocensus.segment.network import (
     UNet,
     build,
@@ -20,7 +21,14 @@ from tomocensus.segment.network import (
     working_voxel_size,
 )
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
-from tomocensus.segment.targets import IGNORE, TargetSlice, check, hold_out, make_targets
+from tomocensus.segment.targets import (
+    IGNORE,
+    TargetSlice,
+    check,
+    hold_out,
+    hold_out_blocks,
+    make_targets,
+)
 
 # Weight of the old in the running average of the weights; of thousands of steps, the second.
 EMA_DECAY, EMA_DECAY_LONG = 0.98, 0.999
@@ -28,6 +36,8 @@ PATIENCE = 5
 # Dice on the annotation that going back towards the base may cost, and how far back is tried, as
 # parts of `base_share`.
 BLEND_COST, BLENDS = 0.15, (1.0, 0.8, 0.6, 0.4, 0.2)
+# Annotated slices are fuller than most: of a base's logits they shall not shift more than this.
+BASE_OFFSET, FREE_OFFSET = 0.3, 1.5
 # Of the Dice loss. Bilayers are so thin that cross-entropy alone leaves their map below 0.5.
 DICE_WEIGHT, THIN_DICE_WEIGHT = 0.5, 2.0
 THIN = "membrane"
@@ -83,23 +93,30 @@ def train(
             pair, card["voxel_size"], architecture["slices"], heads, inside=base is None
         )
     _require_both(targets, pairs)
-    card["warnings"] = check(targets)
     held = hold_out(targets, settings.hold_out, generator)
 
     device = choose_device(settings.device)
     network = build(architecture, len(heads))
+    empty: list[TargetSlice] = []
     if base is None:
         _start_head(network, targets)
     else:
+        known = np.isin(heads, base.card["heads"])
         _adopt(network, base, heads)
-        _expect(network, targets, np.isin(heads, base.card["heads"]))
+        _expect(network, targets, known)
+        if settings.base_share > 0:
+            empty = _empty(network, pairs, targets, card["voxel_size"], known)
+            card["recipe"]["empty_slices"] = len(empty)
+    card["warnings"] = check(targets + empty)
+    if held:
+        hold_out_blocks(empty, settings.hold_out, generator)
     begun = copy.deepcopy(network.state_dict())
     network = network.to(device, memory_format=torch.channels_last)
     rate = card["recipe"]["learning_rate"]
     weight = torch.full([len(heads)], DICE_WEIGHT)
     if any(pair.membrane is not None for pair in pairs):
         weight[heads.index(THIN)] = THIN_DICE_WEIGHT
-    patches = Patches(targets, settings.patch, generator, device)
+    patches = Patches(targets + empty, settings.patch, generator, device)
     averaged, history = optimise(
         network,
         patches,
@@ -116,7 +133,14 @@ def train(
             averaged, begun, settings.base_share, new, targets, device
         )
     if held:
-        card["metrics"], calibration = calibrate(averaged, targets, heads, device)
+        card["metrics"], calibration = calibrate(
+            averaged,
+            targets,
+            heads,
+            device,
+            others=empty,
+            limit=FREE_OFFSET if base is None else BASE_OFFSET,
+        )
         card["calibration"] = calibration
         card["groups"] = _by_group(averaged, targets, device)
         final = card["metrics"]["held_out_dice"]
@@ -252,6 +276,21 @@ def _expect(network: UNet, targets: list[TargetSlice], known: np.ndarray) -> Non
             logits = _logits_of_slice(network, t.image, torch.device("cpu"))
             t.expected = 1 / (1 + np.exp(-logits))
             t.expected[~known] = np.nan
+
+
+def _empty(network: UNet, pairs, targets, voxel_size: float, known: np.ndarray):
+    """Return slices of the tomograms in which the base, as the network is, sees little."""
+    cpu = torch.device("cpu")
+    network.eval()
+    found = []
+    for pair in pairs:
+        mine = [t for t in targets if t.name == pair.name]
+        found += empty_slices(
+            pair, mine, voxel_size, lambda image: _logits_of_slice(network, image, cpu)
+        )
+    for t in found:
+        t.expected[~known] = np.nan
+    return found
 
 
 # --- patches -------------------------------------------------------------------------------------
@@ -581,21 +620,36 @@ def _dice(one: np.ndarray, two: np.ndarray) -> float:
     return float(2 * (one & two).sum() / max(1, one.sum() + two.sum()))
 
 
-def calibrate(network, targets, heads, device, trust: float = 1.0) -> tuple[dict, dict]:
+def calibrate(
+    network,
+    targets,
+    heads,
+    device,
+    trust: float = 1.0,
+    others: list[TargetSlice] = (),
+    limit: float = FREE_OFFSET,
+) -> tuple[dict, dict]:
     """Fit slope and offset of each head's logit on held-out voxels and fold them into the head.
 
-    With a `trust` below 1 only that part of the correction (of logarithm of slope, and of offset)
-    is made: where what is held out differs from what will be predicted.
+    Of `others` held-out voxels count for slope and offset, and for no metric. With a `trust` below
+    1 only that part of the correction (of logarithm of slope, and of offset) is made: where what is
+    held out differs from what will be predicted. `limit`: of the offset of what is not thin.
     Returns the metrics after calibration, and ``{head: [slope, offset]}``.
     """
     logits, truth = _logits_held_out(network, targets, device)
+    more = [_logits_held_out(network, [t], device) for t in others if t.held_out.any()]
     metrics, fitted = {}, {}
     for index, head in enumerate(heads):
         known = truth[:, index] != IGNORE
         x, y = logits[known, index], truth[known, index] == 1
         slope, offset = (1.0, 0.0)
         if y.any() and not y.all():
-            slope, offset = (1.0, best_offset(x, y)) if head == THIN else platt(x, y)
+            to_fit = [(x, y)]
+            for their_logits, theirs in more:
+                told = theirs[:, index] != IGNORE
+                to_fit.append((their_logits[told, index], theirs[told, index] == 1))
+            pair = tuple(map(np.concatenate, zip(*to_fit, strict=True)))
+            slope, offset = (1.0, best_offset(*pair)) if head == THIN else platt(*pair, limit)
         slope, offset = slope**trust, offset * trust
         with torch.no_grad():
             network.head.weight[index] *= slope
@@ -624,11 +678,11 @@ def _by_group(network, targets, device) -> dict[str, dict]:
     return found if len(found) > 1 else {}
 
 
-def platt(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+def platt(logits: np.ndarray, truth: np.ndarray, limit: float = FREE_OFFSET) -> tuple[float, float]:
     """Fit ``sigmoid(slope * logit + offset)`` to truth by Newton's method.
 
-    The slope stays within 0.3-2 and the offset within ±1.5: few held-out voxels shall not bend the
-    map much. A weak pull towards (1, 0) keeps separable data finite.
+    The slope stays within 0.3-2 and the offset within ±`limit`: few held-out voxels shall not bend
+    the map much. A weak pull towards (1, 0) keeps separable data finite.
     """
     x, y = logits.astype(np.float64), truth.astype(np.float64)
     theta = np.array([1.0, 0.0])
@@ -642,7 +696,7 @@ def platt(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
         theta = theta - np.clip(change, -0.5, 0.5)
         if np.abs(change).max() < 1e-6:
             break
-    return float(np.clip(theta[0], 0.3, 2.0)), float(np.clip(theta[1], -1.5, 1.5))
+    return float(np.clip(theta[0], 0.3, 2.0)), float(np.clip(theta[1], -limit, limit))
 
 
 def best_offset(logits: np.ndarray, truth: np.ndarray, limit: float = 1.5) -> float:
