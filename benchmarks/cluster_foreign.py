@@ -4,7 +4,9 @@
 
 A user of another program annotates six slices (three of each of two tomograms) and trains a plain
 2D U-Net from scratch for a few minutes; its map of a third tomogram is ragged, with specks and
-bridges. Tomograms are those of ``other_simulator.py`` and of the project's own simulator
+bridges. Or he takes a general network that comes with the program: with ``--general TRAINING``, a
+folder that ``python -m tomocensus.simulate.training`` filled, the same U-Net learns from all of it
+for half an hour. Tomograms are those of ``other_simulator.py`` and of the project's own simulator
 (conditions as in ``end_to_end.py``, other seeds). Components and watershed take the best of several
 settings, found on the very map; this stage takes its defaults, with and without levels. Maps are
 kept in the cache, so that ways to cluster are compared on the same maps.
@@ -34,10 +36,13 @@ from tomocensus.atomic import write_text
 from tomocensus.cluster import ClusterParameters, cluster
 from tomocensus.evaluate import instance_scores, voxel_scores
 from tomocensus.simulate import simulate_tomogram
+from tomocensus.simulate.training import in_cache, stored_tomogram
 
 # Steps of training after which maps are made: a hasty one and one of some minutes.
 STEPS = (200, 600)
 PATCH, BATCH = 128, 2
+# Of the network that learns from a folder of tomograms.
+GENERAL_STEPS, GENERAL_BATCH = 8000, 4
 # Clustered is this part of each slice.
 SIDES = slice(40, 200)
 # Neighbouring slices that the network sees together.
@@ -97,32 +102,39 @@ def _beside(data: np.ndarray, z: int) -> np.ndarray:
     return data[np.clip(around, 0, len(data) - 1)]
 
 
-def _crops(fields, rng):
-    """Yield batches of images and labels, turned and mirrored, from three slices of each field."""
+def _crops(fields, rng, some: bool = True, count: int = BATCH):
+    """Yield batches of images and labels, turned and mirrored, from three slices of each field.
+
+    From all of its slices where not `some`.
+    """
     slices = [
-        np.concatenate([_beside(field.data, z), field.labels[z][None]])
+        (field, z)
         for field in fields
-        for z in np.linspace(0, len(field.labels), 5).astype(int)[1:4]
+        for z in (
+            np.linspace(0, len(field.labels), 5).astype(int)[1:4]
+            if some
+            else range(len(field.labels))
+        )
     ]
     while True:
         batch = []
-        for one in (slices[i] for i in rng.integers(len(slices), size=BATCH)):
-            y, x = (int(rng.integers(n - PATCH + 1)) for n in one.shape[1:])
-            pair = one[:, y : y + PATCH, x : x + PATCH]
+        for field, z in (slices[i] for i in rng.integers(len(slices), size=count)):
+            y, x = (int(rng.integers(n - PATCH + 1)) for n in field.labels.shape[1:])
+            here = (slice(None), slice(y, y + PATCH), slice(x, x + PATCH))
+            pair = np.concatenate([_beside(field.data, z)[here], field.labels[z][None][here]])
             pair = np.rot90(pair, rng.integers(4), (1, 2))
             batch.append(pair[:, :, ::-1] if rng.random() < 0.5 else pair)
         both = torch.from_numpy(np.ascontiguousarray(batch).astype(np.float32))
         yield both[:, :-1], both[:, -1:]
 
 
-def trained(fields, seed: int):
-    """Train a network; yield it after each of `STEPS`."""
+def trained(batches, seed: int, steps: tuple[int, ...] = STEPS):
+    """Train a network; yield it after each of `steps`."""
     torch.manual_seed(seed)
     network = UNet(SLICES)
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=max(STEPS))
-    batches = _crops(fields, np.random.default_rng(seed))
-    for step in range(1, max(STEPS) + 1):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=max(steps))
+    for step in range(1, max(steps) + 1):
         image, labels = next(batches)
         network.train()
         known = labels >= 0
@@ -133,8 +145,33 @@ def trained(fields, seed: int):
         loss.backward()
         optimizer.step()
         schedule.step()
-        if step in STEPS:
+        if step in steps:
             yield step, network.eval()
+
+
+def general_network(folder: Path, cache: Path) -> UNet:
+    """Return the network that learns from a folder of training tomograms; kept in the cache."""
+    kept, network = cache / "general.pt", UNet(SLICES)
+    if not kept.exists():
+        fields = []
+        for seed in sorted(in_cache(folder)):
+            made = stored_tomogram(seed, folder)
+            fields.append(_field(made.tomogram.data, _annotated(made), 0.0, made.polarity))
+        rng, start = np.random.default_rng(0), time.process_time()
+        batches = _crops(fields, rng, some=False, count=GENERAL_BATCH)
+        [(_, learnt)] = trained(batches, 0, (GENERAL_STEPS,))
+        print(f"{len(fields)} tomograms: {time.process_time() - start:.0f} CPU s", flush=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.save(learnt.state_dict(), kept)
+    network.load_state_dict(torch.load(kept, weights_only=True))
+    return network.eval()
+
+
+def _annotated(made) -> np.ndarray:
+    """Return instances as annotated: crowders, gold are background, threads of actin are open."""
+    truth, sort = end_to_end.truth_of(made)
+    truth[np.isin(sort, ("particle", "gold"))[np.asarray(made.instances.data)]] = 0
+    return truth
 
 
 @torch.no_grad()
@@ -159,10 +196,7 @@ def made_field(name: str, other: int = 0) -> Field:
         end_to_end.FIRST_SEED, one = int(number) // 100_000 * 100_000, int(number) % 100_000
         settings = end_to_end.conditions(one)
         made = simulate_tomogram(end_to_end.FIRST_SEED + 100 * one + other, **settings)
-        truth, sort = end_to_end.truth_of(made)
-        if other:
-            # To whoever annotates, crowders and gold are background; threads of actin are open.
-            truth[np.isin(sort, ("particle", "gold"))[np.asarray(made.instances.data)]] = 0
+        truth = _annotated(made) if other else end_to_end.truth_of(made)[0]
         return _field(made.tomogram.data, truth, made.tomogram.voxel_size, made.polarity)
     volume, labels, *_ = other_simulator.tomogram(case, 3 + other if other else int(number))
     return _field(volume.data, labels, volume.voxel_size, other_simulator.CASES[case].polarity)
@@ -177,7 +211,9 @@ def maps_of(name: str, cache: Path) -> tuple[dict[int, np.ndarray], Field]:
         annotated = [made_field(name, other) for other in (1, 2)]
         found = {
             str(step): predicted(network, field.data).astype(np.float16)
-            for step, network in trained(annotated, len(name))
+            for step, network in trained(
+                _crops(annotated, np.random.default_rng(len(name))), len(name)
+            )
         }
         print(f"{name}: {time.process_time() - start:.0f} CPU s", flush=True)
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -227,9 +263,13 @@ def tuned_watershed(chance, truth, smallest, voxel_size) -> float:
     return best
 
 
-def rows_of(name: str, cache: Path) -> list[dict]:
-    """Return the figures of every map of a tomogram."""
-    maps, field = maps_of(name, cache)
+def rows_of(name: str, cache: Path, general: UNet | None) -> list[dict]:
+    """Return the figures of every map of a tomogram; of a general network's where there is one."""
+    if general is None:
+        maps, field = maps_of(name, cache)
+    else:
+        field = made_field(name)
+        maps = {"general": predicted(general, field.data)}
     smallest = ClusterParameters().minimum_volume / field.voxel_size**3
     rows = []
     for step, chance in maps.items():
@@ -256,18 +296,26 @@ def main() -> None:
     options.add_argument("--cache", type=Path, required=True)
     options.add_argument("--tomograms", nargs="+", default=[*SEEN, *FRESH])
     options.add_argument("--only-maps", action="store_true")
+    options.add_argument("--general", type=Path, help="folder of training tomograms")
     options.add_argument("--output")
     chosen = options.parse_args()
     torch.set_num_threads(1)
+    general = general_network(chosen.general, chosen.cache) if chosen.general else None
     if chosen.only_maps:
         for name in chosen.tomograms:
             maps, field = maps_of(name, chosen.cache)
             dice = [round(voxel_scores(one, field.labels)["dice"], 2) for one in maps.values()]
             print(name, dice, flush=True)
         return
-    table = pd.DataFrame([row for name in chosen.tomograms for row in rows_of(name, chosen.cache)])
+    table = pd.DataFrame(
+        [row for name in chosen.tomograms for row in rows_of(name, chosen.cache, general)]
+    )
     origin = np.where(table["tomogram"].str.startswith("own"), "own", "other")
-    means = table.groupby(["set", origin]).mean(numeric_only=True).drop(columns="steps")
+    means = (
+        table.groupby(["set", origin])
+        .mean(numeric_only=True)
+        .drop(columns="steps", errors="ignore")
+    )
     means = means.rename_axis(["set", "simulator"]).reset_index()
     text = "\n\n".join(one.round(2).to_markdown(index=False) for one in (table, means))
     print(text)

@@ -317,6 +317,20 @@ def test_the_encoders_card_says_in_how_many_directions_it_looks(scene, encoder):
         np.testing.assert_allclose(found, vectors_of(build(model), seen, turns), atol=1e-5)
 
 
+def test_threads_change_nothing(rng):
+    labels = np.zeros((20, 80, 80), np.int32)
+    for number, (y, x) in enumerate(np.ndindex(8, 8), start=1):
+        labels[rng.integers(0, 10) :, 10 * y : 10 * y + 6, 10 * x : 10 * x + 7] = number
+    volume = Volume(rng.normal(size=labels.shape).astype(np.float32) + (labels > 0), 12.0)
+    one, four = (list(views(volume, labels, "bright", threads)) for threads in (1, 4))
+    assert [view.number for view in four] == list(range(1, 65))
+    for a, b in zip(one, four, strict=True):
+        assert a.number == b.number
+        np.testing.assert_array_equal(a.crops, b.crops)
+        np.testing.assert_array_equal(a.kinds, b.kinds)
+        np.testing.assert_array_equal(a.features, b.features)
+
+
 def test_an_empty_labelmap_gives_no_rows_and_no_classes(scene, encoder):
     tomogram, labels = scene
     none = embed(tomogram, np.zeros_like(labels), encoder, "dark", "cpu", 1)

@@ -96,7 +96,7 @@ def embed(
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     threads : int, optional
-        Threads of the network.
+        Threads of the network, and as many beside it that look at the objects.
     """
     import torch
 
@@ -113,7 +113,7 @@ def embed(
             vectors.append(vectors_of(network, waiting, encoder.card.get("turns", 1)))
             waiting.clear()
 
-    for view in views(tomogram, labels, polarity):
+    for view in views(tomogram, labels, polarity, threads or 1):
         numbers.append(view.number)
         features.append(view.features)
         waiting.append(view)

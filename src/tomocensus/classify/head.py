@@ -36,7 +36,7 @@ _TEMPERATURE_WEIGHT = 100.0
 # Part of W added to B: kinds may differ in directions in which the simulated ones do not.
 _OPEN_DIRECTIONS = 0.3
 # Of a class, more examples than these say nothing new about its forms.
-_MOST_FORMS = 100
+_MOST_FORMS = 500
 # For how many objects of a tomogram the belief counts that its classes are equally common.
 _SHARES_WEIGHT = 30.0
 # How many examples the beliefs in the encoder and in the features alone count for.

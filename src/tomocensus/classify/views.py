@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,8 @@ CLOSE_STEP = 20.0
 CLOSE_FITS = 400.0
 LOOKS = 4
 _SURFACE_POINTS = 2000
+# Views that are made ahead: enough for the time that the network takes for a batch.
+_AHEAD = 48
 _FEATURE_VOXELS = 1_000_000
 
 
@@ -84,14 +88,15 @@ class Pyramid:
         out = np.empty(tuple(n // 2 for n in shape), np.float16)
         _, ny, nx = (2 * n for n in out.shape)
         for z in range(len(out)):
-            slab = self.box(2 * z, 2 * z + 2) if level is None else level[2 * z : 2 * z + 2]
+            pair = slice(2 * z, 2 * z + 2)
+            slab = self.box(pair) if level is None else level[pair]
             part = slab[:, :ny, :nx].astype(np.float32).mean(axis=0)
             out[z] = part.reshape(ny // 2, 2, nx // 2, 2).mean(axis=(1, 3))
         return out
 
-    def box(self, start: int, stop: int, y=slice(None), x=slice(None)) -> np.ndarray:
+    def box(self, *box: slice) -> np.ndarray:
         """Return normalised float32 voxels of a box of the finest level."""
-        raw = np.nan_to_num(np.asarray(self.data[start:stop, y, x], np.float32), nan=self.centre)
+        raw = np.nan_to_num(np.asarray(self.data[box], np.float32), nan=self.centre)
         return np.clip((raw - self.centre) / self.spread, -6, 6)
 
     def sample(self, axes: list[np.ndarray], step: float) -> np.ndarray:
@@ -115,7 +120,7 @@ class Pyramid:
             window.append(slice(start, int(np.clip(np.ceil(place.max()) + 2, start + 1, length))))
         z, y, x = window
         if level == 0:
-            values = self.box(z.start, z.stop, y, x)
+            values = self.box(z, y, x)
         else:
             values = self.levels[level - 1][z, y, x].astype(np.float32)
         grid = np.meshgrid(
@@ -175,7 +180,7 @@ def looks(mask: np.ndarray, voxel_size: float) -> np.ndarray:
     return np.array(chosen)
 
 
-def views(tomogram: Volume, labels: np.ndarray, polarity: str) -> Iterator[View]:
+def views(tomogram: Volume, labels: np.ndarray, polarity: str, threads: int = 1) -> Iterator[View]:
     """Yield the view of each instance, in the order of their numbers.
 
     Parameters
@@ -186,14 +191,27 @@ def views(tomogram: Volume, labels: np.ndarray, polarity: str) -> Iterator[View]
         Labelmap of the same shape.
     polarity : str
         ``dark`` or ``bright``.
+    threads : int
+        Threads that make views, some ahead of what is asked for; their result is the same.
     """
     boxes = ndimage.find_objects(labels)
     numbers = [number for number, box in enumerate(boxes, start=1) if box is not None]
     if not numbers:
         return
     pyramid = Pyramid(tomogram, polarity)
-    for number in progress(numbers, "describing instances"):
-        yield _view(pyramid, labels, number, boxes[number - 1])
+
+    def look(number: int) -> View:
+        return _view(pyramid, labels, number, boxes[number - 1])
+
+    if threads == 1:
+        yield from map(look, progress(numbers, "describing instances"))
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = deque(pool.submit(look, number) for number in numbers[:_AHEAD])
+        for place in progress(range(len(numbers)), "describing instances"):
+            # The next one is begun before this one is waited for.
+            ahead += [pool.submit(look, n) for n in numbers[place + _AHEAD : place + _AHEAD + 1]]
+            yield ahead.popleft().result()
 
 
 def _view(pyramid: Pyramid, labels: np.ndarray, number: int, box: tuple[slice, ...]) -> View:
@@ -223,9 +241,8 @@ def _features(pyramid, labels, number, box, stride) -> np.ndarray:
     wide = []
     for side, length in zip(box, labels.shape, strict=True):
         margin = 3 + max((side.stop - side.start) // 4, int(-DEPTHS[0] / pyramid.voxel_size))
-        wide.append(slice(max(0, side.start - margin), min(length, side.stop + margin)))
-    thin = (slice(None, None, stride),) * 3
-    density = pyramid.box(wide[0].start, wide[0].stop, wide[1], wide[2])[thin]
-    near = labels[tuple(wide)][thin]
+        start, stop = max(0, side.start - margin), min(length, side.stop + margin)
+        wide.append(slice(start, stop, stride))
+    density, near = pyramid.box(*wide), labels[tuple(wide)]
     mask = near == number
     return shape_and_density(mask, density, pyramid.voxel_size * stride, (near > 0) & ~mask)
