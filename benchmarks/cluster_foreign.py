@@ -156,7 +156,9 @@ def general_network(folder: Path, cache: Path) -> UNet:
         fields = []
         for seed in sorted(in_cache(folder)):
             made = stored_tomogram(seed, folder)
-            fields.append(_field(made.tomogram.data, _annotated(made), 0.0, made.polarity))
+            fields.append(
+                _field(made.tomogram.data, end_to_end.annotated(made), 0.0, made.polarity)
+            )
         rng, start = np.random.default_rng(0), time.process_time()
         batches = _crops(fields, rng, some=False, count=GENERAL_BATCH)
         [(_, learnt)] = trained(batches, 0, (GENERAL_STEPS,))
@@ -165,13 +167,6 @@ def general_network(folder: Path, cache: Path) -> UNet:
         torch.save(learnt.state_dict(), kept)
     network.load_state_dict(torch.load(kept, weights_only=True))
     return network.eval()
-
-
-def _annotated(made) -> np.ndarray:
-    """Return instances as annotated: crowders, gold are background, threads of actin are open."""
-    truth, sort = end_to_end.truth_of(made)
-    truth[np.isin(sort, ("particle", "gold"))[np.asarray(made.instances.data)]] = 0
-    return truth
 
 
 @torch.no_grad()
@@ -196,7 +191,7 @@ def made_field(name: str, other: int = 0) -> Field:
         end_to_end.FIRST_SEED, one = int(number) // 100_000 * 100_000, int(number) % 100_000
         settings = end_to_end.conditions(one)
         made = simulate_tomogram(end_to_end.FIRST_SEED + 100 * one + other, **settings)
-        truth = _annotated(made) if other else end_to_end.truth_of(made)[0]
+        truth = end_to_end.annotated(made) if other else end_to_end.truth_of(made)[0]
         return _field(made.tomogram.data, truth, made.tomogram.voxel_size, made.polarity)
     volume, labels, *_ = other_simulator.tomogram(case, 3 + other if other else int(number))
     return _field(volume.data, labels, volume.voxel_size, other_simulator.CASES[case].polarity)

@@ -62,15 +62,19 @@ def truth_of(made) -> tuple[np.ndarray, np.ndarray]:
     return np.where(np.isin(sort, NOT_SCORED)[labels], -1, labels), sort
 
 
+def annotated(made) -> np.ndarray:
+    """Return instances as annotated: crowders, gold are background, threads of actin are open."""
+    truth, sort = truth_of(made)
+    truth[np.isin(sort, ("particle", "gold"))[np.asarray(made.instances.data)]] = 0
+    return truth
+
+
 def fine_tuned(base: Model, number: int, settings: dict, steps: int) -> tuple[Model, float]:
     """Return the base fine-tuned on three slices of each of two tomograms, and the seconds."""
     pairs = []
     for other in (1, 2):
         made = simulate_tomogram(FIRST_SEED + 100 * number + other, **settings)
-        truth, sort = truth_of(made)
-        # Crowders and gold are background to whoever annotates; threads of actin are left open.
-        here = np.isin(sort, ("particle", "gold"))[np.asarray(made.instances.data)]
-        truth[here] = 0
+        truth = annotated(made)
         annotation = np.full(truth.shape, -1, np.int32)
         for part in SLICES:
             annotation[int(part * SHAPE[0])] = truth[int(part * SHAPE[0])]

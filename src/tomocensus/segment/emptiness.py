@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import expit
 
 from tomocensus.segment.contrast import Slices
 from tomocensus.segment.settings import AnnotatedVolume
@@ -46,12 +47,12 @@ def empty_slices(
     """
     if not annotated:
         return []
-    usual = np.mean([_chances(logits(t.image))[0].mean() for t in annotated])
+    usual = np.mean([expit(logits(t.image))[0].mean() for t in annotated])
     source = Slices(pair.tomogram, voxel_size, pair.polarity, cache=64)
     found = []
     for z in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).round().astype(int)):
         image = source.slab(int(z), annotated[0].image.shape[0])
-        chances = _chances(logits(image))
+        chances = expit(logits(image))
         if chances[0].mean() < EMPTIER * usual:
             target = np.full(chances.shape, IGNORE, np.uint8)
             target[0][chances[0] < 0.5] = 0
@@ -60,7 +61,3 @@ def empty_slices(
     if len(found) > TAKEN:
         found = [found[k] for k in np.linspace(0, len(found) - 1, TAKEN).round().astype(int)]
     return found
-
-
-def _chances(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-logits))

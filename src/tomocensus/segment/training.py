@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch.nn import functional
 
 from tomocensus.devices import choose_device, has_bfloat16
@@ -274,7 +275,7 @@ def _expect(network: UNet, targets: list[TargetSlice], known: np.ndarray) -> Non
     for t in targets:
         if t.untold().any():
             logits = _logits_of_slice(network, t.image, torch.device("cpu"))
-            t.expected = 1 / (1 + np.exp(-logits))
+            t.expected = expit(logits)
             t.expected[~known] = np.nan
 
 
@@ -657,7 +658,7 @@ def calibrate(
         x = x * slope + offset
         fitted[head] = [slope, offset]
         metrics[f"held_out_{head}_dice"] = _dice(x > 0, y)
-        metrics[f"held_out_{head}_calibration_error"] = calibration_error(1 / (1 + np.exp(-x)), y)
+        metrics[f"held_out_{head}_calibration_error"] = calibration_error(expit(x), y)
         metrics[f"held_out_{head}_voxels"] = int(known.sum())
     metrics["held_out_dice"] = metrics["held_out_probability_dice"]
     return metrics, fitted
@@ -699,7 +700,7 @@ def platt(logits: np.ndarray, truth: np.ndarray, limit: float = FREE_OFFSET) -> 
     return float(np.clip(theta[0], 0.3, 2.0)), float(np.clip(theta[1], -limit, limit))
 
 
-def best_offset(logits: np.ndarray, truth: np.ndarray, limit: float = 1.5) -> float:
+def best_offset(logits: np.ndarray, truth: np.ndarray, limit: float = FREE_OFFSET) -> float:
     """Return what to add to logits so that a threshold of 0.5 gives the best Dice.
 
     Where few voxels are certain, as of a bilayer two voxels thick, a calibrated map hardly reaches
