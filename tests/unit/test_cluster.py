@@ -95,6 +95,73 @@ def test_gaps_between_packed_balls_are_no_lumens():
     assert find_lumens(shell(shape, (28, 28, 28), 20, 3, cap=40)).max() == 1
 
 
+def test_what_lies_around_walls_is_no_lumen():
+    walls = np.zeros((60, 60, 60), bool)
+    for axis, at in np.ndindex(3, 2):
+        np.moveaxis(walls, axis, 0)[19 + 20 * at] = True
+    lumens = find_lumens(walls)
+    assert lumens.max() == 1
+    assert np.count_nonzero(lumens) == np.count_nonzero(lumens[20:39, 20:39, 20:39]) == 19**3
+
+
+@pytest.mark.parametrize(
+    "centre",
+    [
+        (20, 40, 0),
+        (20, 0, 30),
+        (20, 63, 30),
+        (20, 30, 63),
+        (20, 30, -6),
+        (20, 54, 54),
+        (36, 66, 30),
+    ],
+)
+def test_a_shell_that_the_volume_cuts_is_filled(centre):
+    mask = shell((40, 64, 64), centre, 18, 3)
+    whole = ball(mask.shape, centre, 18)
+    found = cluster(mask, 1.0, SMALL)
+    assert np.array_equal(found.labels > 0, whole)
+    assert len(found.table) == 1
+    assert found.facts["filled_voxels"] == np.count_nonzero(whole) - np.count_nonzero(mask)
+
+
+def test_touching_shells_that_the_volume_cuts_part():
+    centres = [(20, 18, 0), (20, 53, 2), (20, 88, -4), (20, 40, 30)]
+    shape = (40, 108, 70)
+    mask, truth = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    for label, centre in enumerate(centres, start=1):
+        mask |= shell(shape, centre, 18, 3)
+        truth[ball(shape, centre, 18)] = label
+    found = cluster(mask, 1.0, SMALL)
+    assert len(np.unique(labelling.find_runs(mask).label)) == 1
+    assert f1(found.labels, truth, least=0.9) == 1.0
+
+
+@pytest.mark.parametrize("cut", ["flat", "corner", "bulging", "three sides", "gap", "in a mask"])
+def test_what_else_the_volume_cuts_is_not_filled(cut):
+    mask = np.zeros((24, 80, 80), bool)
+    y, x = np.ogrid[:80, :80]
+    if cut == "flat":
+        mask |= abs(y - 12) < 2
+    if cut == "corner":
+        mask |= abs(y + x - 40) < 3
+    if cut == "bulging":
+        # A membrane as of a whole cell: a sixth of the way around.
+        mask |= abs(np.hypot(y - 40, x + 110) - 120) < 2
+    if cut == "three sides":
+        mask |= abs(np.hypot(y - 80, x - 30) - 60) < 2
+    if cut == "gap":
+        mask = ball(mask.shape, (12, 20, 18), 20) | ball(mask.shape, (12, 58, 18), 20)
+        mask |= ball(mask.shape, (12, 39, 45), 20)
+    sides = shells.sides_cut((0, 0, 0), mask.shape, mask.shape)
+    if cut == "in a mask":
+        # The array ends here, the volume does not.
+        mask |= shell(mask.shape, (12, 40, 0), 18, 3)
+        sides = shells.sides_cut((0, 5, 5), mask.shape, (24, 90, 90))
+    assert mask.any()
+    assert not shells.find_cut_lumens(mask, sides).any()
+
+
 def test_ragged_probability_map():
     mask, truth = dense_scene(3, shape=(64, 112, 112), count=25)
     chance = ragged(mask, np.random.default_rng(0))

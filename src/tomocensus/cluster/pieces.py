@@ -13,10 +13,12 @@ from tomocensus.cluster.distances import distance_inside, nearest_labels
 from tomocensus.cluster.necks import split_at_necks
 from tomocensus.cluster.outlines import ROOM, borders, regrow, split_by_outlines
 from tomocensus.cluster.shells import (
+    UNCUT,
     fill_slices,
     find_lumens,
     find_shared_walls,
     open_share,
+    sides_cut,
 )
 from tomocensus.cluster.smoothing import chances, widened
 from tomocensus.cluster.solidity import digital_solidity
@@ -158,13 +160,15 @@ def part_by_outlines(
     mask[inner] = crop
     regions = split_by_outlines(mask, chances(boundary[wide]))[inner]
     if regions.max() < 2:
-        return separate(crop, start, number, None, parameters, smallest, aspect)
+        cut = sides_cut(start, crop.shape, boundary.shape)
+        return separate(crop, start, number, None, parameters, smallest, aspect, cut)
     parts = cc3d.connected_components(crop & ~borders(regions), connectivity=26)
     pieces = []
     for label, place in enumerate(ndimage.find_objects(parts.astype(np.int32)), start=1):
         at = tuple(a + side.start for a, side in zip(start, place, strict=True))
         part = parts[place] == label
-        pieces += separate(part, at, number, None, parameters, smallest, aspect)
+        cut = sides_cut(at, part.shape, boundary.shape)
+        pieces += separate(part, at, number, None, parameters, smallest, aspect, cut)
     large = [piece for piece in pieces if piece.voxels >= smallest]
     specks = [piece for piece in pieces if piece.voxels < smallest]
     return _regrown(large, start, regions) + specks
@@ -192,7 +196,9 @@ def _regrown(pieces, start, regions) -> list[Piece]:
     return grown
 
 
-def separate(crop, start, number, edge, parameters, smallest, aspect=CUBES) -> list[Piece]:
+def separate(
+    crop, start, number, edge, parameters, smallest, aspect=CUBES, cut=UNCUT
+) -> list[Piece]:
     """Turn one component into pieces; voxels that are no cubes are cut into cubes for that.
 
     Parameters
@@ -211,14 +217,16 @@ def separate(crop, start, number, edge, parameters, smallest, aspect=CUBES) -> l
         Voxels.
     aspect : tuple of float
         Edges of a voxel (z, y, x) over the shortest one.
+    cut : tuple of tuple of bool
+        Where the volume ends (:func:`tomocensus.cluster.shells.sides_cut`).
     """
     if aspect == CUBES:
-        return _separate(crop, start, number, edge, parameters, smallest)
+        return _separate(crop, start, number, edge, parameters, smallest, cut)
     cubes, at = to_cubes(crop, aspect)
     walls = None if edge is None else to_cubes(edge, aspect)[0]
     smallest = smallest * float(np.prod(aspect))
     pieces = []
-    for piece in _separate(cubes, (0, 0, 0), number, walls, parameters, smallest):
+    for piece in _separate(cubes, (0, 0, 0), number, walls, parameters, smallest, cut):
         # Of the cubes that lie at the middle of a voxel.
         sides = [
             slice(*np.searchsorted(middles, (side.start, side.stop)))
@@ -273,14 +281,14 @@ def to_cubes(mask: np.ndarray, aspect: tuple[float, float, float]) -> tuple[np.n
     return cubes, at
 
 
-def _separate(crop, start, number, edge, parameters, smallest) -> list[Piece]:
+def _separate(crop, start, number, edge, parameters, smallest, cut) -> list[Piece]:
     """Turn one component into pieces, with lumens where slice-wise filling leaves shells open."""
     given = (start, number, edge, parameters, smallest)
     voxels = np.count_nonzero(crop)
-    filled = fill_slices(crop) if parameters.fill else crop
+    filled = fill_slices(crop, cut) if parameters.fill else crop
     if not (parameters.fill and parameters.convexity) or voxels < 2 * smallest:
         return _by_necks(crop, *given, filled)
-    others, torn = None, open_share(crop, filled)
+    others, torn = None, open_share(crop, filled, cut)
     if torn > TORN:
         # Most likely the lumens explain it, and the necks need not be looked at.
         others = _with_lumens(crop, *given)

@@ -9,20 +9,32 @@ from scipy import ndimage
 
 from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.necks import Basins, find_basins
-from tomocensus.cluster.smoothing import smooth
+from tomocensus.cluster.smoothing import smooth, widened
 from tomocensus.cluster.solidity import digital_solidity
 
+# Whether the volume ends where an array does: its first and its last slice, row and column.
+Cut = tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]
+UNCUT: Cut = ((False, False),) * 3
 # Least part of a mask's voxels that lumens opened by pinholes must have.
 PINHOLED = 0.1
+# Of a shell that the volume's sides cut: the least part of what encloses its lumen in the slices
+# that is membrane; the lumen's least digital solidity, and from which part on that may be less.
+SEEN, CUT_SOLID, SURE = 0.54, 0.7, 0.9
+# Its least voxels: smaller ones are pores. Up to so many voxels around it the wall, from surface to
+# middle, is at most this part of the lumen's half-width; gaps between objects have thicker ones.
+PORE, WIDEST, THIN_WALL = 30, 12, 0.7
 
 
-def fill_slices(mask: np.ndarray) -> np.ndarray:
+def fill_slices(mask: np.ndarray, cut: Cut = UNCUT) -> np.ndarray:
     """Fill closed rings in every XY slice: shells whose caps the missing wedge took become solid.
 
     Parameters
     ----------
     mask : numpy.ndarray
         Boolean, ``(nz, ny, nx)``.
+    cut : tuple of tuple of bool
+        Whether the volume ends at the first and the last slice, row and column: there shells are
+        cut, and their lumens open (:func:`find_cut_lumens`).
     """
     filled = _fill_planes(mask)
     # Rings that a pinhole opens: those of the mask with gaps of two voxels closed.
@@ -31,6 +43,7 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
     # A ragged mask has many pores; only the lumen of a shell is as large as that.
     if np.count_nonzero(whole) - np.count_nonzero(filled) > PINHOLED * np.count_nonzero(mask):
         filled = whole
+    filled |= find_cut_lumens(filled, cut)
     lumens = filled & ~mask
     if lumens.any():
         # A slice whose ring is torn lies between slices whose rings are not.
@@ -42,6 +55,132 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
         across = [_fill_planes(filled.swapaxes(0, axis)).swapaxes(0, axis) for axis in (1, 2)]
         filled |= across[0] & across[1]
     return filled
+
+
+def sides_cut(start, shape, volume) -> Cut:
+    """Tell at which ends of its slices, rows and columns a box ends where the volume does.
+
+    Parameters
+    ----------
+    start, shape : sequence of int
+        The box's corner and sides (z, y, x).
+    volume : sequence of int
+        Sides of the volume.
+    """
+    sides = zip(start, shape, volume, strict=True)
+    return tuple((low == 0, low + length == whole) for low, length, whole in sides)
+
+
+def find_cut_lumens(mask: np.ndarray, cut: Cut) -> np.ndarray:
+    """Find the insides of shells that the volume's sides cut: convex, and walled but for the cut.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        Boolean, ``(nz, ny, nx)``.
+    cut : tuple of tuple of bool
+        See :func:`fill_slices`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Boolean. A flat membrane from side to side has as much of the volume's sides on both of its
+        own, and is no shell; nor is a shell of which less than about a third of the way around is
+        seen.
+    """
+    found = np.zeros(mask.shape, bool)
+    if not np.any(cut[1:]):
+        return found
+    walled, opened = _cut_regions(mask, np.array(cut[1:]), found)
+    regions, count = cc3d.connected_components(found, connectivity=6, return_N=True)
+    found[:] = False
+    if not count:
+        return found
+    walls, cuts = (np.bincount(regions.ravel(), one.ravel()) for one in (walled, opened))
+    depth = distance_inside(mask)
+    for label, box in enumerate(ndimage.find_objects(regions.astype(np.int32)), start=1):
+        part = regions[box] == label
+        share = walls[label] / (walls[label] + cuts[label])
+        if np.count_nonzero(part) < PORE or share < SEEN:
+            continue
+        # Bent tubes are walled nearly all around.
+        if share >= SURE or digital_solidity(part) >= CUT_SOLID:
+            found[box] |= part & _thin_walled(part, box, depth)
+    return found
+
+
+def _thin_walled(part, box, depth) -> bool:
+    """Tell the wall of a lumen from objects beside a gap: it is thinner than the lumen is wide.
+
+    Parameters
+    ----------
+    part : numpy.ndarray
+        Bool, the lumen in its box.
+    box : tuple of slice
+        Where that lies.
+    depth : numpy.ndarray
+        Distance of the mask's voxels to its surface.
+    """
+    half = float(distance_inside(part, border=False).max())
+    wide, inner = widened(box, depth.shape, WIDEST)
+    near = np.zeros([side.stop - side.start for side in wide], bool)
+    near[inner] = part
+    beside = ndimage.binary_dilation(near) & (depth[wide] > 0)
+    deepest = ndimage.maximum_filter(depth[wide], size=2 * min(int(half), WIDEST) + 3)
+    return bool(np.median(deepest[beside]) <= THIN_WALL * half)
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut_regions(mask, cut, found):
+    """Mark the background of each plane that the mask and the sides where it is cut enclose.
+
+    Only what reaches one or two such sides, and has as many faces to the mask as there. Returns how
+    many faces to the mask and to such sides each of its voxels has.
+    """
+    nz, ny, nx = mask.shape
+    walled, opened = np.zeros(mask.shape, np.uint8), np.zeros(mask.shape, np.uint8)
+    waiting = np.empty(ny * nx, np.int64)
+    seen = np.empty((ny, nx), np.bool_)
+    sides = np.empty(4, np.bool_)
+    for z in range(nz):
+        if not mask[z].any():
+            continue
+        seen[:] = mask[z]
+        for first in range(ny * nx):
+            if seen[first // nx, first % nx]:
+                continue
+            seen[first // nx, first % nx] = True
+            waiting[0] = first
+            count, at, walls, cuts, free = 1, 0, 0, 0, False
+            sides[:] = False
+            while at < count:
+                y, x = waiting[at] // nx, waiting[at] % nx
+                at += 1
+                for n in range(4):
+                    axis, end = n // 2, n % 2
+                    j, i = y, x
+                    if axis == 0:
+                        j += 2 * end - 1
+                    else:
+                        i += 2 * end - 1
+                    if j < 0 or i < 0 or j >= ny or i >= nx:
+                        if cut[axis, end]:
+                            cuts += 1
+                            sides[n] = True
+                            opened[z, y, x] += 1
+                        else:
+                            free = True
+                    elif mask[z, j, i]:
+                        walls += 1
+                        walled[z, y, x] += 1
+                    elif not seen[j, i]:
+                        seen[j, i] = True
+                        waiting[count] = j * nx + i
+                        count += 1
+            if not free and 0 < sides.sum() <= 2 and walls >= cuts:
+                for at in range(count):
+                    found[z, waiting[at] // nx, waiting[at] % nx] = True
+    return walled, opened
 
 
 def _close_gaps(mask: np.ndarray) -> np.ndarray:
@@ -105,22 +244,27 @@ def _fill_planes(mask):
     return filled
 
 
-def open_share(mask: np.ndarray, filled: np.ndarray) -> float:
+def open_share(mask: np.ndarray, filled: np.ndarray, cut: Cut = UNCUT) -> float:
     """Return which part of the surface of filled lumens has no membrane; 0 where there are none.
 
     Parameters
     ----------
     mask, filled : numpy.ndarray
         Boolean, one component before and after `fill_slices`.
+    cut : tuple of tuple of bool
+        See there; where the volume ends, nobody knows, and nothing counts.
     """
     if np.count_nonzero(mask) == np.count_nonzero(filled):
         return 0.0
-    walled, opened = _count_faces((filled & ~mask).view(np.uint8), mask)
+    walled, opened = _count_faces((filled & ~mask).view(np.uint8), mask, np.array(cut))
     return float(opened[1] / (opened[1] + walled[1]))
 
 
 def find_lumens(
-    mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87, smallest: float = 1.0
+    mask: np.ndarray,
+    contact: float = 0.52,
+    solidity: float = 0.87,
+    smallest: float = 1.0,
 ) -> np.ndarray:
     """Find the insides of shells that are torn open, where filling slices cannot.
 
@@ -162,8 +306,10 @@ def find_lumens(
         return waisted or graph.solid(a, b, 0.93)
 
     graph.merge(one_lumen)
-    basins, _, _ = graph.result()
-    walled, open_faces = _count_faces(basins, padded)
+    # What lies around the shells is no lumen, however much of it is walled.
+    outside = graph.root[OUTSIDE]
+    basins = np.where(graph.root[basins] == outside, 0, graph.result()[0])
+    walled, open_faces = _count_faces(basins, padded, np.array(UNCUT))
     basins = basins[inner]
     found = 0
     for label, box in enumerate(ndimage.find_objects(basins), start=1):
@@ -198,8 +344,11 @@ def _one_outside(basins: np.ndarray, count: int) -> tuple[np.ndarray, int]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_faces(basins, mask):
-    """Count each basin's voxel faces to the mask, and to other basins or out of the array."""
+def _count_faces(basins, mask, cut):
+    """Count each basin's voxel faces to the mask, and to other basins or out of the array.
+
+    Those out of the volume, where it cuts the array, do not count.
+    """
     nz, ny, nx = basins.shape
     size = basins.max() + 1
     walled, opened = np.zeros(size, np.int64), np.zeros(size, np.int64)
@@ -219,7 +368,7 @@ def _count_faces(basins, mask):
                     else:
                         k += step
                     if i < 0 or j < 0 or k < 0 or i >= nz or j >= ny or k >= nx:
-                        opened[mine] += 1
+                        opened[mine] += not cut[n // 2, n % 2]
                     elif mask[i, j, k]:
                         walled[mine] += 1
                     elif basins[i, j, k] != mine:
