@@ -327,6 +327,8 @@ def find_lumens(
 # Lumens join over a neck of this part of the thinner width, where it is less of a crease than that.
 WAIST = 0.57
 SMOOTH = 0.4
+# Least digital solidity of bent lumens, as of tubes.
+BENT = 0.3
 # Number of the basin that reaches the border of the array.
 OUTSIDE = 1
 
@@ -384,8 +386,8 @@ def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.
     mask, filled : numpy.ndarray
         Boolean, one component before and after `fill_slices`.
     smallest : float
-        Voxels of the smallest object; lumens below a fifth of it, and concave ones such as the
-        gaps between packed shells, do not count.
+        Voxels of the smallest object; lumens below a fifth of it, and those like the gaps between
+        packed shells, concave and narrow, do not count.
 
     Returns
     -------
@@ -393,20 +395,20 @@ def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.
         Boolean; None where there are no two lumens.
     """
     lumens, count = cc3d.connected_components(filled & ~mask, connectivity=6, return_N=True)
-    convex = np.zeros(count + 1, bool)
     sizes = np.bincount(lumens.ravel(), minlength=count + 1)
-    if np.count_nonzero(sizes[1:] >= 0.2 * smallest) < 2:
+    large = sizes >= 0.2 * smallest
+    large[0] = False
+    if np.count_nonzero(large) < 2:
         return None
-    for label, box in enumerate(ndimage.find_objects(lumens.astype(np.int32)), start=1):
-        if sizes[label] >= 0.2 * smallest:
-            convex[label] = digital_solidity(lumens[box] == label) >= 0.8
-    if np.count_nonzero(convex) < 2:
-        return None
-    lumens = np.where(convex[lumens], lumens, 0).astype(np.int32)
-    beside = mask & ndimage.maximum_filter(lumens > 0, size=3)
     thick = distance_inside(mask)
-    inner = ndimage.maximum_filter(thick, size=3)[beside]
-    reach = int(np.ceil(2 * np.median(inner)))
+    beside = mask & ndimage.maximum_filter(large[lumens], size=3)
+    reach = int(np.ceil(2 * np.median(ndimage.maximum_filter(thick, size=3)[beside])))
+    boxes = ndimage.find_objects(lumens.astype(np.int32))
+    for label in np.flatnonzero(large):
+        large[label] = _is_inside(lumens[boxes[label - 1]] == label, reach)
+    if np.count_nonzero(large) < 2:
+        return None
+    lumens = np.where(large[lumens], lumens, 0).astype(np.int32)
     # The bars of a net are no membranes: what parts lumens is thin compared with them.
     wide = 2 * distance_inside(lumens > 0).max()
     if wide < 2.5 * reach:
@@ -416,3 +418,11 @@ def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.
     least = ndimage.minimum_filter(np.where(lumens, lumens, none), size=2 * reach + 1)
     shared = mask & (largest > 0) & (least != largest)
     return shared if shared.any() else None
+
+
+def _is_inside(lumen: np.ndarray, wall: float) -> bool:
+    """Tell a lumen, convex or at least as wide as two walls, from gaps between packed shells."""
+    solidity = digital_solidity(lumen)
+    if solidity >= 0.8 or solidity < BENT:
+        return solidity >= 0.8
+    return bool(distance_inside(lumen).max() >= wall)
