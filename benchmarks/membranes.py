@@ -1,6 +1,6 @@
 """Instances from maps of membranes alone, as other programs draw them.
 
-``python benchmarks/membranes.py --output table.md``
+``python benchmarks/membranes.py --output table.md --picture docs/images/cluster-membranes.png``
 
 The bilayers of simulated scenes as a binary map: whole; without what the missing wedge takes
 (normals within 40 degrees of Z); and that blurred, with noise. Scored are the objects that a
@@ -16,6 +16,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import cc3d
 import end_to_end
@@ -23,6 +24,7 @@ import numpy as np
 import other_simulator
 import pandas as pd
 import tilt_series
+from cluster_pictures import draw
 from scipy import ndimage
 
 from tomocensus.atomic import write_text
@@ -35,6 +37,7 @@ BOUNDED = ("mitochondrion", "vesicle", "er", "golgi", "nuclear_envelope", "plasm
 BOUNDED += ("autophagosome", "virus_like_particle")
 OWN = tuple(f"own/{first + n}" for first in (700_000, 900_000) for n in (1, 2, 4, 5))
 OTHER = ("other/CTF/0", "other/coloured noise/1", "tilt series/usual/0", "tilt series/usual/1")
+PICTURED = "own/700004"
 # Degrees between a membrane's normal and Z within which the missing wedge takes it.
 WEDGE = 40.0
 BLUR, NOISE = 0.8, 0.1
@@ -133,13 +136,27 @@ def rows_of(name: str) -> list[dict]:
     return rows
 
 
+def draw_scene(name: str, path: Path) -> None:
+    """Draw the middle slice of a scene's maps, of their instances and of the true ones."""
+    bilayers, truth, voxel_size = scene(name)
+    rows = []
+    for map_name, chance in maps_of(bilayers):
+        found = cluster(chance, voxel_size).labels
+        row = [(f"map: {map_name}", chance), ("instances", found), ("truth", truth)]
+        rows.append(row)
+    draw(path, rows[:2])
+
+
 def main() -> None:
     """Make the maps, cluster them and write the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--scenes", nargs="+", default=[*OWN, *OTHER])
     options.add_argument("--processes", type=int, default=1)
     options.add_argument("--output")
+    options.add_argument("--picture", type=Path, help="file for a picture of one scene")
     chosen = options.parse_args()
+    if chosen.picture:
+        draw_scene(PICTURED, chosen.picture)
     with ProcessPoolExecutor(chosen.processes) as pool:
         table = pd.DataFrame([row for rows in pool.map(rows_of, chosen.scenes) for row in rows])
     origin = np.where(table["scene"].str.startswith("own"), "own", "others")
