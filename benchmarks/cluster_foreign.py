@@ -184,13 +184,19 @@ def _field(data, labels, voxel_size, polarity) -> Field:
     return Field(data[:, *sides], labels[:, *sides], voxel_size)
 
 
+def own_tomogram(seed: int, other: int = 0):
+    """Return a simulated tomogram of the conditions of a seed, or another one of the same."""
+    # What `end_to_end.py` does with its first seed and a number.
+    end_to_end.FIRST_SEED, number = seed // 100_000 * 100_000, seed % 100_000
+    settings = end_to_end.conditions(number)
+    return simulate_tomogram(end_to_end.FIRST_SEED + 100 * number + other, **settings)
+
+
 def made_field(name: str, other: int = 0) -> Field:
     """Return the tomogram of a name (``case/number``), or one of the same conditions."""
     case, number = name.split("/")
     if case == "own":
-        end_to_end.FIRST_SEED, one = int(number) // 100_000 * 100_000, int(number) % 100_000
-        settings = end_to_end.conditions(one)
-        made = simulate_tomogram(end_to_end.FIRST_SEED + 100 * one + other, **settings)
+        made = own_tomogram(int(number), other)
         truth = end_to_end.annotated(made) if other else end_to_end.truth_of(made)[0]
         return _field(made.tomogram.data, truth, made.tomogram.voxel_size, made.polarity)
     volume, labels, *_ = other_simulator.tomogram(case, 3 + other if other else int(number))
@@ -285,6 +291,14 @@ def rows_of(name: str, cache: Path, general: UNet | None) -> list[dict]:
     return rows
 
 
+def write_tables(tables: list[pd.DataFrame], output: str | None) -> None:
+    """Print tables in Markdown, figures with two digits, and write them where that is asked for."""
+    text = "\n\n".join(one.round(2).to_markdown(index=False) for one in tables)
+    print(text)
+    if output:
+        write_text(output, text + "\n")
+
+
 def main() -> None:
     """Make the maps, cluster them and write the table."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -312,10 +326,7 @@ def main() -> None:
         .drop(columns="steps", errors="ignore")
     )
     means = means.rename_axis(["set", "simulator"]).reset_index()
-    text = "\n\n".join(one.round(2).to_markdown(index=False) for one in (table, means))
-    print(text)
-    if chosen.output:
-        write_text(chosen.output, text + "\n")
+    write_tables([table, means], chosen.output)
 
 
 if __name__ == "__main__":

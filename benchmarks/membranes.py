@@ -13,24 +13,23 @@ with connected components whose holes are filled slice by slice (cc3d and scipy)
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cc3d
-import end_to_end
 import numpy as np
 import other_simulator
 import pandas as pd
 import tilt_series
+from cluster_foreign import own_tomogram, write_tables
 from cluster_pictures import draw
 from scipy import ndimage
 
-from tomocensus.atomic import write_text
 from tomocensus.cluster import cluster
 from tomocensus.evaluate import instance_scores
-from tomocensus.simulate import simulate_tomogram
 
 # Kinds that a membrane bounds, in any of the simulators.
 BOUNDED = ("mitochondrion", "vesicle", "er", "golgi", "nuclear_envelope", "plasma_membrane")
@@ -47,10 +46,7 @@ def scene(name: str) -> tuple[np.ndarray, np.ndarray, float]:
     """Return bilayers (bool), instances of bounded kinds and the voxel size (Å) of a scene."""
     simulator, *case = name.split("/")
     if simulator == "own":
-        seed = int(case[0])
-        end_to_end.FIRST_SEED, number = seed // 100_000 * 100_000, seed % 100_000
-        settings = end_to_end.conditions(number)
-        made = simulate_tomogram(end_to_end.FIRST_SEED + 100 * number, **settings)
+        made = own_tomogram(int(case[0]))
         labels, membrane = np.asarray(made.instances.data), np.asarray(made.membrane)
         kinds, voxel_size = made.classes, made.tomogram.voxel_size
     else:
@@ -98,15 +94,7 @@ def recall_at_sides(found: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
     """Return how many objects that a side of the volume cuts are found, and how many there are."""
     sides = [truth.take(end, axis) for axis in (1, 2) for end in (0, -1)]
     cut = np.setdiff1d(np.unique(np.concatenate([side.ravel() for side in sides])), 0)
-    sizes = np.bincount(found.ravel())
-    hits = 0
-    for label in cut:
-        mask = truth == label
-        shared = np.bincount(found[mask], minlength=len(sizes))
-        shared[0] = 0
-        best = int(shared.argmax())
-        hits += 2 * shared[best] > mask.sum() + sizes[best] - shared[best]
-    return int(hits), len(cut)
+    return sum(other_simulator.is_found(found, truth == label) for label in cut), len(cut)
 
 
 def rows_of(name: str) -> list[dict]:
@@ -137,14 +125,13 @@ def rows_of(name: str) -> list[dict]:
 
 
 def draw_scene(name: str, path: Path) -> None:
-    """Draw the middle slice of a scene's maps, of their instances and of the true ones."""
+    """Draw the middle slice of a scene's maps without noise, of their instances and the truth."""
     bilayers, truth, voxel_size = scene(name)
     rows = []
-    for map_name, chance in maps_of(bilayers):
+    for map_name, chance in itertools.islice(maps_of(bilayers), 2):
         found = cluster(chance, voxel_size).labels
-        row = [(f"map: {map_name}", chance), ("instances", found), ("truth", truth)]
-        rows.append(row)
-    draw(path, rows[:2])
+        rows.append([(f"map: {map_name}", chance), ("instances", found), ("truth", truth)])
+    draw(path, rows)
 
 
 def main() -> None:
@@ -164,10 +151,7 @@ def main() -> None:
         table.groupby(["map", origin], sort=False).mean(numeric_only=True).drop(columns="objects")
     )
     means = means.rename_axis(["map", "simulator"]).reset_index()
-    text = "\n\n".join(one.round(2).to_markdown(index=False) for one in (means, table))
-    print(text)
-    if chosen.output:
-        write_text(chosen.output, text + "\n")
+    write_tables([means, table], chosen.output)
 
 
 if __name__ == "__main__":

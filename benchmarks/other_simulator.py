@@ -278,7 +278,7 @@ def segment(made, polarity: str, model: Model, threads: int | None) -> dict:
         maps["probability"], volume.voxel_size, ClusterParameters(), maps["boundary"]
     ).labels
     scores = instance_scores(found, labels)
-    hit = pd.Series({n: _found(found, labels == n) for n in kinds})
+    hit = pd.Series({n: is_found(found, labels == n) for n in kinds})
     recall = hit.groupby(pd.Series(kinds)).mean().to_dict()
     return {
         "Dice": voxel_scores(maps["probability"], labels)["dice"],
@@ -288,7 +288,8 @@ def segment(made, polarity: str, model: Model, threads: int | None) -> dict:
     }
 
 
-def _found(found: np.ndarray, mask: np.ndarray) -> bool:
+def is_found(found: np.ndarray, mask: np.ndarray) -> bool:
+    """Tell whether one of the instances found is an object's mask (IoU of at least 0.5)."""
     counts = np.bincount(found[mask])
     counts[0] = 0
     best = int(counts.argmax())

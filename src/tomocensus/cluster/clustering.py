@@ -19,7 +19,6 @@ from tomocensus.cluster.levels import LEVELS, part_by_levels, percolates, reache
 from tomocensus.cluster.outlines import is_sharp
 from tomocensus.cluster.parallel import each, spans
 from tomocensus.cluster.pieces import CONVEX, CUBES, Piece, part_by_outlines, separate
-from tomocensus.cluster.shells import sides_cut
 from tomocensus.cluster.smoothing import chances, smooth_box
 from tomocensus.cluster.solidity import digital_solidity
 from tomocensus.cluster.table import describe, paint
@@ -226,8 +225,7 @@ class _Job:
             edge = None
             if self.boundary is not None and not self.sharp:
                 edge = smooth_box(self.boundary, box, 0.7) >= 0.5
-            cut = sides_cut(start, crop.shape, self.components.shape)
-            pieces = separate(crop, start, number, edge, *given, cut)
+            pieces = separate(crop, start, number, edge, *given, self.components.shape)
         for piece in pieces:
             own = piece.mask & (self.components[piece.box] == number)
             seen = chances(self.probability[piece.box][own])

@@ -13,7 +13,6 @@ from tomocensus.cluster.distances import distance_inside, nearest_labels
 from tomocensus.cluster.necks import split_at_necks
 from tomocensus.cluster.outlines import ROOM, borders, regrow, split_by_outlines
 from tomocensus.cluster.shells import (
-    UNCUT,
     fill_slices,
     find_lumens,
     find_shared_walls,
@@ -159,16 +158,15 @@ def part_by_outlines(
     mask = np.zeros([side.stop - side.start for side in wide], bool)
     mask[inner] = crop
     regions = split_by_outlines(mask, chances(boundary[wide]))[inner]
+    given = (parameters, smallest, aspect, boundary.shape)
     if regions.max() < 2:
-        cut = sides_cut(start, crop.shape, boundary.shape)
-        return separate(crop, start, number, None, parameters, smallest, aspect, cut)
+        return separate(crop, start, number, None, *given)
     parts = cc3d.connected_components(crop & ~borders(regions), connectivity=26)
     pieces = []
     for label, place in enumerate(ndimage.find_objects(parts.astype(np.int32)), start=1):
         at = tuple(a + side.start for a, side in zip(start, place, strict=True))
         part = parts[place] == label
-        cut = sides_cut(at, part.shape, boundary.shape)
-        pieces += separate(part, at, number, None, parameters, smallest, aspect, cut)
+        pieces += separate(part, at, number, None, *given)
     large = [piece for piece in pieces if piece.voxels >= smallest]
     specks = [piece for piece in pieces if piece.voxels < smallest]
     return _regrown(large, start, regions) + specks
@@ -196,9 +194,7 @@ def _regrown(pieces, start, regions) -> list[Piece]:
     return grown
 
 
-def separate(
-    crop, start, number, edge, parameters, smallest, aspect=CUBES, cut=UNCUT
-) -> list[Piece]:
+def separate(crop, start, number, edge, parameters, smallest, aspect, volume) -> list[Piece]:
     """Turn one component into pieces; voxels that are no cubes are cut into cubes for that.
 
     Parameters
@@ -217,9 +213,10 @@ def separate(
         Voxels.
     aspect : tuple of float
         Edges of a voxel (z, y, x) over the shortest one.
-    cut : tuple of tuple of bool
-        Where the volume ends (:func:`tomocensus.cluster.shells.sides_cut`).
+    volume : tuple of int
+        Sides of the volume, at which shells are cut.
     """
+    cut = sides_cut(start, crop.shape, volume)
     if aspect == CUBES:
         return _separate(crop, start, number, edge, parameters, smallest, cut)
     cubes, at = to_cubes(crop, aspect)

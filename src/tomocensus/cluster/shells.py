@@ -92,11 +92,11 @@ def find_cut_lumens(mask: np.ndarray, cut: Cut) -> np.ndarray:
     if not np.any(cut[1:]):
         return found
     walled, opened = _cut_regions(mask, np.array(cut[1:]), found)
-    regions, count = cc3d.connected_components(found, connectivity=6, return_N=True)
-    found[:] = False
-    if not count:
+    if not found.any():
         return found
-    walls, cuts = (np.bincount(regions.ravel(), one.ravel()) for one in (walled, opened))
+    regions = cc3d.connected_components(found, connectivity=6)
+    walls, cuts = (np.bincount(regions[found], one[found]) for one in (walled, opened))
+    found[:] = False
     depth = distance_inside(mask)
     for label, box in enumerate(ndimage.find_objects(regions.astype(np.int32)), start=1):
         part = regions[box] == label
@@ -261,10 +261,7 @@ def open_share(mask: np.ndarray, filled: np.ndarray, cut: Cut = UNCUT) -> float:
 
 
 def find_lumens(
-    mask: np.ndarray,
-    contact: float = 0.52,
-    solidity: float = 0.87,
-    smallest: float = 1.0,
+    mask: np.ndarray, contact: float = 0.52, solidity: float = 0.87, smallest: float = 1.0
 ) -> np.ndarray:
     """Find the insides of shells that are torn open, where filling slices cannot.
 
@@ -396,19 +393,19 @@ def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.
     """
     lumens, count = cc3d.connected_components(filled & ~mask, connectivity=6, return_N=True)
     sizes = np.bincount(lumens.ravel(), minlength=count + 1)
-    large = sizes >= 0.2 * smallest
-    large[0] = False
-    if np.count_nonzero(large) < 2:
+    inside = sizes >= 0.2 * smallest
+    inside[0] = False
+    if np.count_nonzero(inside) < 2:
         return None
     thick = distance_inside(mask)
-    beside = mask & ndimage.maximum_filter(large[lumens], size=3)
+    beside = mask & ndimage.maximum_filter(inside[lumens], size=3)
     reach = int(np.ceil(2 * np.median(ndimage.maximum_filter(thick, size=3)[beside])))
     boxes = ndimage.find_objects(lumens.astype(np.int32))
-    for label in np.flatnonzero(large):
-        large[label] = _is_inside(lumens[boxes[label - 1]] == label, reach)
-    if np.count_nonzero(large) < 2:
+    for label in np.flatnonzero(inside):
+        inside[label] = _is_inside(lumens[boxes[label - 1]] == label, reach)
+    if np.count_nonzero(inside) < 2:
         return None
-    lumens = np.where(large[lumens], lumens, 0).astype(np.int32)
+    lumens = np.where(inside[lumens], lumens, 0).astype(np.int32)
     # The bars of a net are no membranes: what parts lumens is thin compared with them.
     wide = 2 * distance_inside(lumens > 0).max()
     if wide < 2.5 * reach:
@@ -423,6 +420,6 @@ def find_shared_walls(mask: np.ndarray, filled: np.ndarray, smallest: float = 1.
 def _is_inside(lumen: np.ndarray, wall: float) -> bool:
     """Tell a lumen, convex or at least as wide as two walls, from gaps between packed shells."""
     solidity = digital_solidity(lumen)
-    if solidity >= 0.8 or solidity < BENT:
-        return solidity >= 0.8
-    return bool(distance_inside(lumen).max() >= wall)
+    if solidity >= 0.8:
+        return True
+    return solidity >= BENT and bool(distance_inside(lumen).max() >= wall)
