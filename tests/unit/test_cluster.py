@@ -137,7 +137,9 @@ def test_touching_shells_that_the_volume_cuts_part():
     assert f1(found.labels, truth, least=0.9) == 1.0
 
 
-@pytest.mark.parametrize("cut", ["flat", "corner", "bulging", "three sides", "gap", "in a mask"])
+@pytest.mark.parametrize(
+    "cut", ["flat", "corner", "bulging", "three sides", "gap", "one slice", "mask"]
+)
 def test_what_else_the_volume_cuts_is_not_filled(cut):
     mask = np.zeros((24, 80, 80), bool)
     y, x = np.ogrid[:80, :80]
@@ -154,7 +156,10 @@ def test_what_else_the_volume_cuts_is_not_filled(cut):
         mask = ball(mask.shape, (12, 20, 18), 20) | ball(mask.shape, (12, 58, 18), 20)
         mask |= ball(mask.shape, (12, 39, 45), 20)
     sides = shells.sides_cut((0, 0, 0), mask.shape, mask.shape)
-    if cut == "in a mask":
+    if cut == "one slice":
+        # Open above and below.
+        mask[12] |= abs(np.hypot(y - 40, x) - 30) < 2
+    if cut == "mask":
         # The array ends here, the volume does not.
         mask |= shell(mask.shape, (12, 40, 0), 18, 3)
         sides = shells.sides_cut((0, 5, 5), mask.shape, (24, 90, 90))

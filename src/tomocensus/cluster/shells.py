@@ -21,8 +21,9 @@ PINHOLED = 0.1
 # that is membrane; the lumen's least digital solidity, and from which part on that may be less.
 SEEN, CUT_SOLID, SURE = 0.54, 0.7, 0.9
 # Its least voxels: smaller ones are pores. Up to so many voxels around it the wall, from surface to
-# middle, is at most this part of the lumen's half-width; gaps between objects have thicker ones.
-PORE, WIDEST, THIN_WALL = 30, 12, 0.7
+# middle, is at most this part of the lumen's half-width; gaps between objects have thicker ones, or
+# are closed in fewer slices than this part of it.
+PORE, WIDEST, THIN_WALL, FEW = 30, 12, 0.7, 0.25
 
 
 def fill_slices(mask: np.ndarray, cut: Cut = UNCUT) -> np.ndarray:
@@ -110,7 +111,7 @@ def find_cut_lumens(mask: np.ndarray, cut: Cut) -> np.ndarray:
 
 
 def _thin_walled(part, box, depth) -> bool:
-    """Tell the wall of a lumen from objects beside a gap: it is thinner than the lumen is wide.
+    """Tell a lumen from a gap between objects: its wall is thinner than the lumen is wide.
 
     Parameters
     ----------
@@ -122,6 +123,9 @@ def _thin_walled(part, box, depth) -> bool:
         Distance of the mask's voxels to its surface.
     """
     half = float(distance_inside(part, border=False).max())
+    if len(part) < FEW * half:
+        # What only a few slices enclose is open above and below.
+        return False
     wide, inner = widened(box, depth.shape, WIDEST)
     near = np.zeros([side.stop - side.start for side in wide], bool)
     near[inner] = part
