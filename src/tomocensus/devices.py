@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from tomocensus.errors import InputError
@@ -24,3 +25,11 @@ def has_bfloat16(device: torch.device) -> bool:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):
         return False
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return an array as a tensor on a device; a GPU goes on with its work meanwhile."""
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)

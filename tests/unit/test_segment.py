@@ -442,8 +442,9 @@ def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():
     shifted = Patches([one], 4, np.random.default_rng(0)).targets[0]
     assert (shifted[1, 0] == 1).all()  # annotated: 0
     assert (shifted[1, 1] == torch.tensor([0, 0, 101, 101])).all()  # held out, then 0.4
-    assert (shifted[:, 2:] == 0).all()
+    assert (shifted[:3, 2:] == 0).all()
     assert (shifted[2] == 0).all()
+    assert (shifted[3] == 1).all()  # all voxels count alike
 
 
 def slice_of(image, target):
@@ -455,7 +456,7 @@ def test_patches_turn_image_and_target_alike():
     coarse = np.random.default_rng(0).random((8, 9)) > 0.5
     target = np.kron(coarse, np.ones((12, 12))).astype(np.uint8)
     patches = Patches([slice_of(target[None] * 2.0 - 1, target)], 32, np.random.default_rng(1))
-    image, wanted = patches.batch(16)
+    image, wanted, _ = patches.batch(16)
     assert image.shape == wanted.shape == (16, 1, 32, 32)
     known = wanted != IGNORE
     # Beyond the border (a window may reach there) nothing is known.

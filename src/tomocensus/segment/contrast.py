@@ -60,6 +60,15 @@ def model_shape(
     return tuple(max(1, round(n * factor)) for n in shape)
 
 
+def mirrored(at: np.ndarray, length: int) -> np.ndarray:
+    """Return which of `length` voxels stand in at places that may lie outside, as in a mirror.
+
+    The voxel at the border is its own neighbour.
+    """
+    at = at % (2 * length)
+    return np.where(at < length, at, 2 * length - 1 - at)
+
+
 def resize_slice(image: np.ndarray, shape: tuple[int, int], order: int = 1) -> np.ndarray:
     """Resize ``(ny, nx)`` so that the outer edges of both grids agree (no shift of content).
 

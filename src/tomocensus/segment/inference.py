@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from tomocensus.devices import choose_device, has_bfloat16
+from tomocensus.devices import choose_device, has_bfloat16, to_device
 from tomocensus.errors import InputError
 from tomocensus.models import Model
 from tomocensus.progress import progress
-from tomocensus.segment.contrast import Slices, resize_slice
+from tomocensus.segment.contrast import Slices, mirrored, resize_slice
 from tomocensus.segment.network import (
     UNet,
     fold,
@@ -27,6 +30,11 @@ TILE = 1024
 MARGIN = 8
 # Slices after which the pages of files that were read and written are let go.
 RELEASE_EVERY = 32
+# Slices that are read and predicted before they are asked for, while a GPU predicts.
+AHEAD = 3
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def predict(
@@ -198,26 +206,60 @@ def _output_slices(predictor, source, shape, mask) -> Iterator[tuple[int, np.nda
 
     Only the two model slices around the output slice are held.
     """
-    factor = len(source) / shape[0]
+    wanted = [
+        (z, *_between(z, len(source), shape[0]))
+        for z in range(shape[0])
+        if mask is None or np.any(mask[z])
+    ]
+    needed = sorted({k for _, low, high, _ in wanted for k in (low, high)})
+    count = AHEAD if predictor.device.type == "cuda" else 0
+    slabs = ahead(lambda k: source.slab(k, predictor.slices), needed, count)
+    predicted = zip(needed, ahead(predictor, slabs, count), strict=True)
     held: dict[int, np.ndarray] = {}
-
-    def at(k: int) -> np.ndarray:
-        if k not in held:
-            for old in [old for old in held if old < k - 1]:
-                del held[old]
-            held[k] = predictor(source.slab(k, predictor.slices))
-        return held[k]
-
-    for z in progress(range(shape[0]), "predicting slices"):
-        if mask is not None and not np.any(mask[z]):
-            continue
-        position = min(max((z + 0.5) * factor - 0.5, 0.0), len(source) - 1.0)
-        low = int(position)
-        part = position - low
-        image = at(low)
-        if part > 1e-6:
-            image = image * (1 - part) + at(min(low + 1, len(source) - 1)) * part
+    for z, low, high, part in progress(wanted, "predicting slices"):
+        for old in [old for old in held if old < low]:
+            del held[old]
+        while high not in held:
+            held.update([next(predicted)])
+        image = held[low]
+        if high != low:
+            image = image * (1 - part) + held[high] * part
         yield z, np.stack([resize_slice(one, shape[1:]) for one in image])
+
+
+def _between(z: int, count: int, outputs: int) -> tuple[int, int, float]:
+    """Return the model slices (of `count`) below and above an output slice, and where between."""
+    position = min(max((z + 0.5) * count / outputs - 0.5, 0.0), count - 1.0)
+    low = int(position)
+    part = position - low
+    return (low, low, 0.0) if part <= 1e-6 else (low, min(low + 1, count - 1), part)
+
+
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], count: int
+) -> Iterator[Result]:
+    """Yield the function of each item, in order.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item.
+    items : iterable
+        What it is given.
+    count : int
+        So many results are made beforehand in a thread of its own; 0: each when it is asked for.
+    """
+    if not count:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class Predictor:
@@ -256,27 +298,31 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, slab: np.ndarray) -> np.ndarray:
         """Map a slab ``(slices, ny, nx)`` to probabilities ``(heads, ny, nx)``, float32."""
+        image = to_device(np.ascontiguousarray(slab), self.device)
+        if self.engine == "torch":
+            image = image.to(self.dtype)
         if not self.tta:
-            return self._slice(slab)
+            return self._slice(image).cpu().numpy()
         total = 0.0
-        for y, x in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-            total = total + self._slice(slab[:, ::y, ::x])[:, ::y, ::x]
-        return total / 4
+        for flips in ((), (2,), (1,), (1, 2)):
+            total = total + self._slice(image.flip(flips)).flip(flips)
+        return (total / 4).cpu().numpy()
 
-    def _slice(self, slab: np.ndarray) -> np.ndarray:
-        """Predict one slice: reflect its borders, cut it into tiles where it is large."""
+    def _slice(self, image: torch.Tensor) -> torch.Tensor:
+        """Predict one slice: mirror its borders, cut it into tiles where it is large."""
         step = 2 ** (self.depth - 1)
-        ny, nx = slab.shape[1:]
+        ny, nx = image.shape[1:]
         low = -(-MARGIN // step) * step
-        pads = [(low, low + (-n) % step) for n in (ny, nx)]
-        image = np.pad(slab, [(0, 0), *pads], mode="symmetric")
+        for axis, n in ((1, ny), (2, nx)):
+            at = mirrored(np.arange(-low, n + low + -n % step), n)
+            image = image.index_select(axis, torch.from_numpy(at).to(image.device))
         if max(image.shape[1:]) <= self.tile:
             result = self._network(image)
         else:
             result = self._tiles(image, step)
         return result[:, low : low + ny, low : low + nx]
 
-    def _tiles(self, image: np.ndarray, step: int) -> np.ndarray:
+    def _tiles(self, image: torch.Tensor, step: int) -> torch.Tensor:
         """Predict overlapping tiles on the network's grid and keep what their edges cannot reach.
 
         So the result does not depend on the tiles.
@@ -289,18 +335,16 @@ class Predictor:
                 y0, x0 = max(0, y - edge), max(0, x - edge)
                 part = self._network(image[:, y0 : y + core + edge, x0 : x + core + edge])
                 if result is None:
-                    result = np.empty((part.shape[0], *image.shape[1:]), np.float32)
+                    result = part.new_empty((part.shape[0], *image.shape[1:]))
                 target = result[:, y : y + core, x : x + core]
                 inner = part[:, y - y0 :, x - x0 :]
                 target[...] = inner[:, : target.shape[1], : target.shape[2]]
         return result
 
-    def _network(self, image: np.ndarray) -> np.ndarray:
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0)
-        if self.engine == "torch":
-            tensor = tensor.to(self.device, self.dtype)
-            tensor = tensor.contiguous(memory_format=torch.channels_last)
-        return torch.sigmoid(self.network(tensor).float())[0].cpu().numpy()
+    def _network(self, image: torch.Tensor) -> torch.Tensor:
+        form = torch.channels_last if self.engine == "torch" else torch.contiguous_format
+        tensor = image[None].contiguous(memory_format=form)
+        return torch.sigmoid(self.network(tensor).float())[0]
 
 
 def openvino_network(network: UNet, dtype: torch.dtype, threads: int | None):

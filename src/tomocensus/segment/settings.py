@@ -35,6 +35,8 @@ class AnnotatedVolume:
         single slices do not show.
     group : str
         Imaging condition; scores are given for each.
+    weight : numpy.ndarray, optional
+        How much a voxel counts, 1 to 255; 1 where not given.
     """
 
     name: str
@@ -45,13 +47,14 @@ class AnnotatedVolume:
     membrane: np.ndarray | None = None
     contacts: np.ndarray | None = None
     group: str = ""
+    weight: np.ndarray | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise InputError(
                 f"{self.name}: annotation kind '{self.kind}' is unknown; use one of {KINDS}."
             )
-        for array in (self.annotation, self.membrane, self.contacts):
+        for array in (self.annotation, self.membrane, self.contacts, self.weight):
             if array is not None and array.shape != self.tomogram.shape:
                 raise InputError(
                     f"{self.name}: the annotation has shape {array.shape}, the tomogram "

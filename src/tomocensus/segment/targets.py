@@ -33,6 +33,8 @@ class TargetSlice:
         Imaging condition.
     expected : numpy.ndarray, optional
         ``(heads, ny, nx)``, 0-1 or NaN: stands in where the annotation says nothing of a head.
+    weight : numpy.ndarray, optional
+        ``(ny, nx)``, uint8: how much a voxel counts; 1 where not given.
     """
 
     name: str
@@ -42,6 +44,7 @@ class TargetSlice:
     held_out: np.ndarray = field(default=None)
     group: str = ""
     expected: np.ndarray | None = None
+    weight: np.ndarray | None = None
 
     def untold(self) -> np.ndarray:
         """Return where object or background is annotated, and something else is not."""
@@ -138,6 +141,9 @@ def make_targets(
     contacts = {}
     if pair.contacts is not None:
         contacts = scale_annotation(pair.contacts.astype(np.int8), source.shape)
+    weights = {}
+    if pair.weight is not None:
+        weights = scale_annotation(pair.weight.astype(np.int16), source.shape)
     result = []
     for z, labels in sorted(annotated.items()):
         nothing = np.full(labels.shape, -1)
@@ -157,6 +163,7 @@ def make_targets(
                 target,
                 np.zeros(labels.shape, bool),
                 pair.group,
+                weight=weights[z].astype(np.uint8) if z in weights else None,
             )
         )
     return result
