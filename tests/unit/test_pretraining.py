@@ -8,7 +8,7 @@ from tomocensus.io import write_labels, write_mrc
 from tomocensus.models import load_model
 from tomocensus.segment import pretrain as segment_pretrain
 from tomocensus.segment.contrast import model_shape
-from tomocensus.segment.pretrain import at_own_scale, contacts_in_z
+from tomocensus.segment.pretrain import AROUND, MOST, at_own_scale, contacts_in_z, weight_of_thin
 from tomocensus.simulate import training
 from tomocensus.volume import Volume
 
@@ -50,6 +50,21 @@ def test_contacts_are_found_above_and_below():
     labels[0, 0], labels[1, 0] = (1, 1, 0), (2, 1, 1)
     found = contacts_in_z(labels)
     assert found[:, 0].tolist() == [[True, False, False], [True, False, False]] + [[False] * 3] * 2
+
+
+def test_thin_objects_and_what_lies_beside_them_count_more():
+    labels = np.zeros((60, 60, 120), np.int32)
+    z, y, x = np.indices(labels.shape)
+    labels[(z - 30) ** 2 + (y - 30) ** 2 + (x - 30) ** 2 < 20**2] = 1  # thick
+    labels[(y - 30) ** 2 + (x - 70) ** 2 < 8**2] = 2  # a rod through the field
+    labels[28:32, 28:32, 100:104] = 3
+    weight = weight_of_thin(labels)
+    for number, expected in ((1, 1), (2, 2), (3, MOST)):
+        assert np.median(weight[labels == number]) == expected
+    assert weight[30, 30, 104 + AROUND // 2 - 1] == MOST
+    assert weight[30, 30, 104 + AROUND // 2] == 1
+    assert weight[32, 30, 101] == 1  # slices are learnt from one by one
+    assert weight.max() == MOST
 
 
 def test_the_segmenters_recipe_makes_a_base_that_can_be_resumed(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from tomocensus.models import Model, load_model, save_model
 from tomocensus.segment import (
     AnnotatedVolume,
     TrainSettings,
+    inference,
     predict,
     predict_to_files,
     train,
@@ -18,12 +19,13 @@ from tomocensus.segment import (
 )
 from tomocensus.segment.contrast import (
     Slices,
+    mirrored,
     model_shape,
     resize_slice,
     robust_contrast,
     scale_annotation,
 )
-from tomocensus.segment.inference import Predictor
+from tomocensus.segment.inference import Predictor, ahead
 from tomocensus.segment.network import build, fold, halo, widened
 from tomocensus.segment.targets import (
     IGNORE,
@@ -107,6 +109,33 @@ def test_loss_falls_with_better_logits_and_survives_no_annotation():
     assert masked_loss(right, torch.full_like(target, IGNORE)) == 0
 
 
+def test_weights_say_how_much_a_voxel_counts_in_the_loss():
+    target = torch.randint(0, 2, (2, 2, 8, 8)).float()
+    logits, weight = torch.randn(2, 2, 8, 8), torch.ones(2, 1, 8, 8)
+    weight[:, :, :4] = 3
+    twice = [torch.cat([one, one[:, :, :4], one[:, :, :4]], dim=2) for one in (logits, target)]
+    told, wanted = masked_loss(logits, target, 0.7, weight), masked_loss(*twice, 0.7)
+    # The Dice loss adds 1 above and below, in either case.
+    torch.testing.assert_close(told, wanted, rtol=1e-5, atol=1e-5)
+    assert not torch.isclose(told, masked_loss(logits, target, 0.7))
+
+
+def test_weights_reach_the_patches_on_the_models_grid():
+    tomogram, labels = scene()
+    weight = np.where(labels > 0, 3, 1).astype(np.uint8)
+    pair = AnnotatedVolume("a", tomogram, labels, kind="instance", weight=weight)
+    targets = make_targets(pair, 10.0, 3, ["probability", "boundary"])
+    image, target, counts = Patches(targets, 32, np.random.default_rng(0)).batch(8)
+    assert image.shape == (8, 3, 32, 32)
+    assert counts.shape == (8, 1, 32, 32)
+    known = target[:, 0] != IGNORE
+    assert torch.equal(counts[:, 0][known], 1 + 2 * target[:, 0][known])
+    coarse = make_targets(pair, 20.0, 3, ["probability", "boundary"])
+    assert all((one.weight[one.target[0] == 1] == 3).all() for one in coarse)
+    with pytest.raises(InputError, match="shape"):
+        replace(pair, weight=weight[1:])
+
+
 def test_learns_a_simple_scene_from_two_slices(trained):
     model, history = trained
     tomogram, labels = scene()
@@ -159,6 +188,49 @@ def test_prediction_does_not_depend_on_tiles(tile):
     assert whole.shape == (2, 150, 173)
     assert np.abs(whole - tiled).max() < 1e-5
     assert whole.std() > 1e-3
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 20])
+def test_what_is_made_ahead_comes_in_order_and_not_too_early(count):
+    begun = []
+
+    def square(number):
+        begun.append(number)
+        return number**2
+
+    found = ahead(square, iter(range(12)), count)
+    assert next(found) == 0
+    assert len(begun) <= count + 1
+    assert list(found) == [number**2 for number in range(1, 12)]
+
+
+def test_a_fault_ahead_is_told_where_it_is_reached():
+    found = ahead(lambda number: 1 // (2 - number), range(4), 2)
+    assert [next(found), next(found)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+
+
+@pytest.mark.parametrize("voxel_size", [10.0, 7.0, 13.0])
+def test_maps_made_ahead_are_the_same(voxel_size, monkeypatch):
+    model, _ = untrained()
+    model.card["voxel_size"] = 10.0
+    tomogram = Volume(scene()[0].data, voxel_size)
+    mask = np.zeros(tomogram.shape, np.uint8)
+    mask[2:5], mask[9:] = 1, 1
+    alone = predict(tomogram, model, mask=mask)
+    monkeypatch.setattr(inference, "ahead", lambda function, items, _: ahead(function, items, 3))
+    for head, made in predict(tomogram, model, mask=mask).items():
+        assert made[2:5].any()
+        assert not made[5:9].any()
+        assert np.array_equal(made, alone[head])
+
+
+@pytest.mark.parametrize(("length", "pad"), [(5, 3), (4, 9)])
+def test_mirrored_places_are_those_of_numpys_symmetric_padding(length, pad):
+    row = np.arange(length)
+    found = mirrored(np.arange(-pad, length + pad), length)
+    assert np.array_equal(found, np.pad(row, pad, mode="symmetric"))
 
 
 @pytest.mark.parametrize("depth", [2, 3])
