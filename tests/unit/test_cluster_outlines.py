@@ -175,3 +175,17 @@ def test_an_object_that_is_all_outline_is_one():
     regions = split_by_outlines(mask, np.ones(mask.shape, np.float32))
     assert np.array_equal(regions > 0, mask)
     assert regions.max() == 1
+
+
+def test_what_lies_inside_another_object_stays_apart_beside_a_gap_of_the_map():
+    z, y, x = np.indices((48, 48, 48)) - 23.5
+    from_inner = np.sqrt(z**2 + y**2 + (x - 4) ** 2)
+    probability = (z**2 + y**2 + x**2 < 21**2).astype(np.float32)
+    boundary = np.where(np.abs(from_inner - 7) < 1, 0.9, 0.0).astype(np.float32)
+    # Around the gap the regions of both meet at corners of voxels.
+    probability[(np.abs(from_inner - 7) < 2) & (x - 4 > 0.4 * from_inner)] = 0
+    labels = cluster(probability, 16.0, boundary=boundary).labels
+    assert labels.max() == 2
+    inner = np.bincount(labels[from_inner < 6]).argmax()
+    found, wanted = labels == inner, (from_inner < 7) & (probability > 0)
+    assert np.count_nonzero(found & wanted) > 0.7 * np.count_nonzero(found | wanted)

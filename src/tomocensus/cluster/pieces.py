@@ -161,7 +161,9 @@ def part_by_outlines(
     given = (parameters, smallest, aspect, boundary.shape)
     if regions.max() < 2:
         return separate(crop, start, number, None, *given)
-    parts = cc3d.connected_components(crop & ~borders(regions), connectivity=26)
+    # Regions that meet at a corner beside background stay apart as well.
+    inside = np.where(crop & ~borders(regions), regions, 0)
+    parts = cc3d.connected_components(inside, connectivity=26)
     pieces = []
     for label, place in enumerate(ndimage.find_objects(parts.astype(np.int32)), start=1):
         at = tuple(a + side.start for a, side in zip(start, place, strict=True))
