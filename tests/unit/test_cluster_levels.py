@@ -7,7 +7,6 @@ import pytest
 from scipy import ndimage
 
 from tomocensus.cluster import ClusterParameters, cluster, clustering
-from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.labelling import find_runs
 from tomocensus.cluster.levels import (
     LEVELS,
@@ -19,6 +18,7 @@ from tomocensus.cluster.levels import (
     scores,
     without_bridges,
 )
+from tomocensus.distances import distance_inside
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from cluster_scenes import ball, dense_scene, f1

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from tomocensus.errors import InputError
 from tomocensus.models import Model, load_model, save_model
+from tomocensus.parallel import ahead
 from tomocensus.segment import (
     AnnotatedVolume,
     TrainSettings,
@@ -25,7 +26,7 @@ from tomocensus.segment.contrast import (
     robust_contrast,
     scale_annotation,
 )
-from tomocensus.segment.inference import Predictor, ahead
+from tomocensus.segment.inference import Predictor
 from tomocensus.segment.network import build, fold, halo, widened
 from tomocensus.segment.targets import (
     IGNORE,
@@ -188,27 +189,6 @@ def test_prediction_does_not_depend_on_tiles(tile):
     assert whole.shape == (2, 150, 173)
     assert np.abs(whole - tiled).max() < 1e-5
     assert whole.std() > 1e-3
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 20])
-def test_what_is_made_ahead_comes_in_order_and_not_too_early(count):
-    begun = []
-
-    def square(number):
-        begun.append(number)
-        return number**2
-
-    found = ahead(square, iter(range(12)), count)
-    assert next(found) == 0
-    assert len(begun) <= count + 1
-    assert list(found) == [number**2 for number in range(1, 12)]
-
-
-def test_a_fault_ahead_is_told_where_it_is_reached():
-    found = ahead(lambda number: 1 // (2 - number), range(4), 2)
-    assert [next(found), next(found)] == [0, 1]
-    with pytest.raises(ZeroDivisionError):
-        next(found)
 
 
 @pytest.mark.parametrize("voxel_size", [10.0, 7.0, 13.0])

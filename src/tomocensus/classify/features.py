@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import edt
 import numpy as np
 from scipy import ndimage
+
+from tomocensus.distances import distance_inside
 
 # Å from the surface, in the plane of the slices: outside is negative.
 DEPTHS = (-80, -55, -35, -17, 0, 17, 35, 55, 80, 110, 160, 240)
@@ -109,8 +110,8 @@ def _shape(mask, depth, slices, voxel_size) -> list[float]:
 
 def _densities(mask, depth, density, voxel_size) -> list[float]:
     """Return the features of :data:`DENSITY`."""
-    outside = _distance(~mask) * voxel_size
     reach = max(60.0, 1.5 * voxel_size)
+    outside = _distance(~mask, 2 * reach / voxel_size + 1) * voxel_size
     inner = density[mask]
     shell = _mean(density, mask & (depth <= reach))
     core = _mean(density, mask & (depth > 0.6 * depth.max()))
@@ -142,7 +143,7 @@ class _Slice:
 
     def __init__(self, mask, others, density, voxel_size):
         inside = _distance(mask) - 0.5
-        outside = _distance(~mask) - 0.5
+        outside = _distance(~mask, 3 - DEPTHS[0] / voxel_size) - 0.5
         depth = np.where(mask, inside, -outside) * voxel_size
         self.depth, self.density = depth[~others], density[~others]
         around = (depth < 0) & (depth > -max(30, 1.5 * voxel_size))
@@ -170,11 +171,14 @@ def _means(place: np.ndarray, density: np.ndarray, edges: tuple) -> np.ndarray:
     return (total / np.maximum(count, 1))[nearest]
 
 
-def _distance(mask: np.ndarray) -> np.ndarray:
-    """Return each voxel's distance to the nearest one outside the mask (float32, voxels)."""
+def _distance(mask: np.ndarray, reach: float = np.inf) -> np.ndarray:
+    """Return each voxel's distance to the nearest one outside the mask (float32, voxels).
+
+    What lies beyond the array is not outside; distances end at `reach`. Of slices as well.
+    """
     if mask.all():
         return np.full(mask.shape, max(mask.shape) / 2, np.float32)
-    return edt.edt(mask, black_border=False)
+    return distance_inside(np.atleast_3d(mask.T).T, False, reach).reshape(mask.shape)
 
 
 def _mean(density: np.ndarray, where: np.ndarray) -> float:

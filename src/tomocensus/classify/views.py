@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from scipy import ndimage
 
 from tomocensus.classify.features import DEPTHS, shape_and_density
+from tomocensus.parallel import ahead, each
 from tomocensus.progress import progress
 from tomocensus.volume import Volume
 
@@ -26,6 +26,8 @@ _SURFACE_POINTS = 2000
 # Views that are made ahead: enough for the time that the network takes for a batch.
 _AHEAD = 48
 _FEATURE_VOXELS = 1_000_000
+# Normalised densities lie within this.
+LIMIT = 6.0
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,12 @@ class Pyramid:
         Density.
     polarity : str
         ``dark`` or ``bright``: how protein looks in it; here protein is positive.
+    threads : int
+        Threads that make the coarse levels.
     """
 
-    def __init__(self, tomogram: Volume, polarity: str):
+    def __init__(self, tomogram: Volume, polarity: str, threads: int = 1):
+        self.threads = threads
         self.data, self.voxel_size = tomogram.data, tomogram.voxel_size
         self.centre, self.spread = normalise(tomogram, polarity)
         self.levels: list[np.ndarray] = []
@@ -84,20 +89,22 @@ class Pyramid:
 
     def _halve(self, level: np.ndarray | None) -> np.ndarray:
         """Return the next coarser level; None stands for the tomogram itself."""
-        shape = self.data.shape if level is None else level.shape
+        finest = level is None
+        shape = self.data.shape if finest else level.shape
         out = np.empty(tuple(n // 2 for n in shape), np.float16)
-        _, ny, nx = (2 * n for n in out.shape)
-        for z in range(len(out)):
-            pair = slice(2 * z, 2 * z + 2)
-            slab = self.box(pair) if level is None else level[pair]
-            part = slab[:, :ny, :nx].astype(np.float32).mean(axis=0)
-            out[z] = part.reshape(ny // 2, 2, nx // 2, 2).mean(axis=(1, 3))
+
+        def fill(z: int) -> None:
+            pair = (self.data if finest else level)[2 * z : 2 * z + 2]
+            centre, spread = (self.centre, self.spread) if finest else (0.0, 1.0)
+            out[z] = _halved(np.ascontiguousarray(pair, np.float32), centre, spread)
+
+        each(fill, range(len(out)), self.threads)
         return out
 
     def box(self, *box: slice) -> np.ndarray:
         """Return normalised float32 voxels of a box of the finest level."""
         raw = np.nan_to_num(np.asarray(self.data[box], np.float32), nan=self.centre)
-        return np.clip((raw - self.centre) / self.spread, -6, 6)
+        return np.clip((raw - self.centre) / self.spread, -LIMIT, LIMIT)
 
     def sample(self, axes: list[np.ndarray], step: float) -> np.ndarray:
         """Interpolate on a grid, ``(len(z), len(y), len(x))``; 0 outside the tomogram.
@@ -127,6 +134,21 @@ class Pyramid:
             *(p - w.start for p, w in zip(places, window, strict=True)), indexing="ij"
         )
         return ndimage.map_coordinates(values, grid, order=1, mode="constant", output=np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _halved(pair, centre, spread):
+    """Return the means of 2x2x2 voxels of two slices, normalised: odd rows at the end are left."""
+    _, ny, nx = pair.shape
+    out = np.zeros((ny // 2, nx // 2), np.float32)
+    for z in range(2):
+        for y in range(ny // 2 * 2):
+            for x in range(nx // 2 * 2):
+                value = (pair[z, y, x] - centre) / spread
+                # No number counts as the centre.
+                if value == value:
+                    out[y // 2, x // 2] += min(max(value, -LIMIT), LIMIT) / 8
+    return out
 
 
 def crop(
@@ -198,20 +220,13 @@ def views(tomogram: Volume, labels: np.ndarray, polarity: str, threads: int = 1)
     numbers = [number for number, box in enumerate(boxes, start=1) if box is not None]
     if not numbers:
         return
-    pyramid = Pyramid(tomogram, polarity)
+    pyramid = Pyramid(tomogram, polarity, threads)
 
     def look(number: int) -> View:
         return _view(pyramid, labels, number, boxes[number - 1])
 
-    if threads == 1:
-        yield from map(look, progress(numbers, "describing instances"))
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        ahead = deque(pool.submit(look, number) for number in numbers[:_AHEAD])
-        for place in progress(range(len(numbers)), "describing instances"):
-            # The next one is begun before this one is waited for.
-            ahead += [pool.submit(look, n) for n in numbers[place + _AHEAD : place + _AHEAD + 1]]
-            yield ahead.popleft().result()
+    made = ahead(look, numbers, _AHEAD if threads > 1 else 0, threads)
+    yield from progress(made, "describing instances", len(numbers))
 
 
 def _view(pyramid: Pyramid, labels: np.ndarray, number: int, box: tuple[slice, ...]) -> View:

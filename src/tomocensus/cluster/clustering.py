@@ -17,12 +17,12 @@ from skimage.filters import threshold_otsu
 from tomocensus.cluster.labelling import Runs, find_runs
 from tomocensus.cluster.levels import LEVELS, part_by_levels, percolates, reaches_across
 from tomocensus.cluster.outlines import is_sharp
-from tomocensus.cluster.parallel import each, spans
 from tomocensus.cluster.pieces import CONVEX, CUBES, Piece, part_by_outlines, separate
 from tomocensus.cluster.smoothing import chances, smooth_box
 from tomocensus.cluster.solidity import digital_solidity
 from tomocensus.cluster.table import describe, paint
 from tomocensus.errors import InputError
+from tomocensus.parallel import each, spans
 from tomocensus.volume import release_pages, releasing
 
 # Slices smoothed at a time by each thread.

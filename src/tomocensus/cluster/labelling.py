@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from tomocensus.cluster.parallel import each, spans
+from tomocensus.parallel import each, spans
 from tomocensus.volume import release_pages
 
 # Runs painted at a time, before the pages that they lie in are let go of.

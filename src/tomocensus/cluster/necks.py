@@ -8,9 +8,9 @@ import numba
 import numpy as np
 from scipy import ndimage
 
-from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.smoothing import smooth
 from tomocensus.cluster.solidity import lattice_hull, reaches_solidity, row_extremes
+from tomocensus.distances import distance_inside
 
 
 def depth_map(mask: np.ndarray, edge: np.ndarray | None = None) -> np.ndarray:

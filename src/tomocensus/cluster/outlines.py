@@ -10,8 +10,8 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
-from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.smoothing import chances
+from tomocensus.distances import distance_inside
 from tomocensus.volume import releasing
 
 # Mean of the boundary map on a shared face from which two regions stay apart.

@@ -9,7 +9,6 @@ import edt
 import numpy as np
 from scipy import ndimage
 
-from tomocensus.cluster.distances import distance_inside, nearest_labels
 from tomocensus.cluster.necks import split_at_necks
 from tomocensus.cluster.outlines import ROOM, borders, regrow, split_by_outlines
 from tomocensus.cluster.shells import (
@@ -21,6 +20,7 @@ from tomocensus.cluster.shells import (
 )
 from tomocensus.cluster.smoothing import chances, widened
 from tomocensus.cluster.solidity import digital_solidity
+from tomocensus.distances import distance_inside, nearest_labels
 
 # Edges of a voxel (z, y, x) over the shortest one.
 CUBES = (1.0, 1.0, 1.0)

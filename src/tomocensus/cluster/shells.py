@@ -7,10 +7,10 @@ import numba
 import numpy as np
 from scipy import ndimage
 
-from tomocensus.cluster.distances import distance_inside
 from tomocensus.cluster.necks import Basins, find_basins
 from tomocensus.cluster.smoothing import smooth, widened
 from tomocensus.cluster.solidity import digital_solidity
+from tomocensus.distances import distance_inside
 
 # Whether the volume ends where an array does: its first and its last slice, row and column.
 Cut = tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]

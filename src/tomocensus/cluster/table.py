@@ -6,8 +6,8 @@ import numba
 import numpy as np
 import pandas as pd
 
-from tomocensus.cluster.parallel import each, spans
 from tomocensus.cluster.pieces import Piece
+from tomocensus.parallel import each, spans
 from tomocensus.volume import release_pages, releasing
 
 # Pieces looked at before the pages that they lie in are let go of.

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +12,7 @@ import torch
 from tomocensus.devices import choose_device, has_bfloat16, to_device
 from tomocensus.errors import InputError
 from tomocensus.models import Model
+from tomocensus.parallel import ahead
 from tomocensus.progress import progress
 from tomocensus.segment.contrast import Slices, mirrored, resize_slice
 from tomocensus.segment.network import (
@@ -32,9 +30,6 @@ MARGIN = 8
 RELEASE_EVERY = 32
 # Slices that are read and predicted before they are asked for, while a GPU predicts.
 AHEAD = 3
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def predict(
@@ -233,33 +228,6 @@ def _between(z: int, count: int, outputs: int) -> tuple[int, int, float]:
     low = int(position)
     part = position - low
     return (low, low, 0.0) if part <= 1e-6 else (low, min(low + 1, count - 1), part)
-
-
-def ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], count: int
-) -> Iterator[Result]:
-    """Yield the function of each item, in order.
-
-    Parameters
-    ----------
-    function : callable
-        Of one item.
-    items : iterable
-        What it is given.
-    count : int
-        So many results are made beforehand in a thread of its own; 0: each when it is asked for.
-    """
-    if not count:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 class Predictor:
