@@ -22,7 +22,7 @@ from tomocensus.segment.network import (
     halo,
     working_voxel_size,
 )
-from tomocensus.volume import Volume, release_pages
+from tomocensus.volume import Volume, release_pages, releasing
 
 TILE = 1024
 MARGIN = 8
@@ -203,7 +203,7 @@ def _output_slices(predictor, source, shape, mask) -> Iterator[tuple[int, np.nda
     """
     wanted = [
         (z, *_between(z, len(source), shape[0]))
-        for z in range(shape[0])
+        for z in releasing(range(shape[0]), mask)
         if mask is None or np.any(mask[z])
     ]
     needed = sorted({k for _, low, high, _ in wanted for k in (low, high)})
