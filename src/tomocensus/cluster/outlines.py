@@ -17,9 +17,8 @@ from tomocensus.volume import releasing
 # Mean of the boundary map on a shared face from which two regions stay apart.
 APART = 0.25
 # A thin wall is nearly all outline, wherever it is cut: so much more than in the inside of the
-# regions must be seen on their face. Inside: the boundary below which a quarter of them lies. What
-# is left must exceed this part of `apart`.
-CONTRAST, QUARTER, LEFT = 3.0, 0.25, 0.8
+# regions must be seen on their face. Inside: the boundary below which a quarter of them lies.
+CONTRAST, QUARTER = 3.0, 0.25
 # Steps of the boundary map (0-1) in which that is counted.
 STEPS = 50
 # Outlines are seen in slices; faces across slices say less.
@@ -83,7 +82,7 @@ def split_by_outlines(
     regions = _merge(basins, _faces(basins, smooth, across), apart)
     if regions.max() > 1:
         inside = _histograms(regions, smooth)
-        regions = _merge(regions, _faces(regions, smooth, across), LEFT * apart, inside)
+        regions = _merge(regions, _faces(regions, smooth, across), apart, inside)
     return regions
 
 
