@@ -95,6 +95,22 @@ def test_gaps_between_packed_balls_are_no_lumens():
     assert find_lumens(shell(shape, (28, 28, 28), 20, 3, cap=40)).max() == 1
 
 
+def test_holes_of_a_solid_object_are_no_lumens():
+    """Three arms, each with a hole that is open to one side, as what lies inside leaves them."""
+    z, y, x = np.indices((70, 150, 150)) - np.array([35, 75, 75])[:, None, None, None]
+    mask = z**2 + y**2 + x**2 <= 400
+    turns = np.arange(3) * 2 * np.pi / 3
+    turned = [(y * np.sin(a) + x * np.cos(a), y * np.cos(a) - x * np.sin(a)) for a in turns]
+    for along, across in turned:
+        mask |= (along >= 0) & (along <= 50) & (np.hypot(across, z) <= 20)
+    for along, across in turned:
+        mask &= z**2 + (along - 30) ** 2 + across**2 > 64
+        mask &= (across < 0) | (np.hypot(along - 30, z) > 4)
+    result = cluster(mask, 10.0)
+    assert len(result.table) == 1
+    assert (result.table["fill"] != "lumen").all()
+
+
 def test_what_lies_around_walls_is_no_lumen():
     walls = np.zeros((60, 60, 60), bool)
     for axis, at in np.ndindex(3, 2):

@@ -65,8 +65,12 @@ def _with_lumens(crop, start, number, edge, parameters, smallest) -> list[Piece]
     lumens = find_lumens(crop, smallest=0.2 * smallest)
     if not lumens.any():
         return []
+    wall = _wall(crop, lumens)
+    lumens = _wide(lumens, wall / 2)
+    if not lumens.any():
+        return []
     # One voxel more than the wall, for its surface is rough.
-    objects = np.where(crop, nearest_labels(lumens, _wall(crop, lumens) + 1), lumens)
+    objects = np.where(crop, nearest_labels(lumens, wall + 1), lumens)
     pieces = []
     for label, box in enumerate(ndimage.find_objects(objects), start=1):
         piece = objects[box] == label
@@ -100,6 +104,17 @@ def _between_sheets(pieces: list[Piece], together: np.ndarray) -> bool:
 def _spread(mask: np.ndarray, least: float) -> bool:
     """Tell whether a mask holds more than `least` times its half-thickness cubed."""
     return np.count_nonzero(mask) > least * float(distance_inside(mask).max()) ** 3
+
+
+def _wide(lumens: np.ndarray, least: float) -> np.ndarray:
+    """Return the lumens with a half-width of at least `least` voxels; others are holes.
+
+    What lies inside a solid object and is no part of it leaves such holes.
+    """
+    half = ndimage.maximum(distance_inside(lumens, border=False), lumens, np.arange(lumens.max() + 1))
+    kept = np.asarray(half) >= least
+    kept[0] = False
+    return np.where(kept[lumens], lumens, 0)
 
 
 def _wall(crop: np.ndarray, lumens: np.ndarray) -> float:
