@@ -37,10 +37,20 @@ from tomocensus.simulate.training import WANTED
 
 # Pretraining used seeds below 20,000.
 FIRST_SEED = 90_000
-SHAPE = (56, 208, 208)
+SHAPE = (64, 240, 240)
 SNRS = (0.1, 0.2, 0.4, 0.8)
-# Rare kinds too shall have examples.
-MORE = 2
+# Of each kind half of a set's tomograms shall hold ten and more, where there is room. Of those that
+# take much of it, less.
+MORE = {
+    "mitochondrion": 8,
+    "dense_body": 12,
+    "er": 5,
+    "virus_like_particle": 4,
+    "nuclear_envelope": 1,
+    "golgi": 1,
+    "autophagosome": 1,
+    "lipid_droplet": 1,
+}
 # Å³: what is smaller does not become an instance.
 SMALLEST = ClusterParameters().minimum_volume
 SHIPPED = "encoder and features"
@@ -69,7 +79,8 @@ def data_set(number: int, count: int):
     shared = {"snr": SNRS[number % len(SNRS)]}
     volume = float(np.prod(SHAPE)) * voxel_size**3 / FIELD
     shared["abundance"] = {
-        kind: MORE * wanted / KINDS[kind][1] / volume for kind, wanted in WANTED.items()
+        kind: MORE.get(kind, 2) * wanted / KINDS[kind][1] / volume
+        for kind, wanted in WANTED.items()
     }
     first = FIRST_SEED + 100 * number
     chosen, _, _ = choose(first, SHAPE, voxel_size, "cell", shared)

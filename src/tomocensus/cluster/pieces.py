@@ -111,8 +111,9 @@ def _wide(lumens: np.ndarray, least: float) -> np.ndarray:
 
     What lies inside a solid object and is no part of it leaves such holes.
     """
-    half = ndimage.maximum(distance_inside(lumens, border=False), lumens, np.arange(lumens.max() + 1))
-    kept = np.asarray(half) >= least
+    depth = distance_inside(lumens > 0, border=False)
+    kept = np.zeros(int(lumens.max()) + 1, bool)
+    kept[lumens[depth >= least]] = True
     kept[0] = False
     return np.where(kept[lumens], lumens, 0)
 
