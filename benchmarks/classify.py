@@ -37,11 +37,14 @@ from tomocensus.simulate.training import WANTED
 
 # Pretraining used seeds below 20,000.
 FIRST_SEED = 90_000
-SHAPE = (64, 240, 240)
+SHAPE = (56, 208, 208)
 SNRS = (0.1, 0.2, 0.4, 0.8)
-# Of each kind half of a set's tomograms shall hold ten and more, where there is room. Of those that
-# take much of it, less.
-MORE = {
+# Rare kinds too shall have examples.
+MORE = 2
+# With ``--even``: larger fields, and so many times as many of a kind that five of them hold ten and
+# more of each, where there is room; less of those that take much of it.
+EVEN_SHAPE = (64, 240, 240)
+EVEN = {
     "mitochondrion": 8,
     "dense_body": 12,
     "er": 5,
@@ -72,21 +75,22 @@ def untrained(encoder: Model) -> Model:
     return Model({**encoder.card, "sha256": "untrained"}, weights_of(network))
 
 
-def data_set(number: int, count: int):
+def data_set(number: int, count: int, even: bool = False):
     """Yield the tomograms of one data set: all imaged alike, as those of one user are."""
+    shape, more = (EVEN_SHAPE, EVEN) if even else (SHAPE, {})
     rng = np.random.default_rng([FIRST_SEED, number])
     voxel_size = float(np.exp(rng.uniform(np.log(8), np.log(20))))
     shared = {"snr": SNRS[number % len(SNRS)]}
-    volume = float(np.prod(SHAPE)) * voxel_size**3 / FIELD
+    volume = float(np.prod(shape)) * voxel_size**3 / FIELD
     shared["abundance"] = {
-        kind: MORE.get(kind, 2) * wanted / KINDS[kind][1] / volume
+        kind: more.get(kind, MORE) * wanted / KINDS[kind][1] / volume
         for kind, wanted in WANTED.items()
     }
     first = FIRST_SEED + 100 * number
-    chosen, _, _ = choose(first, SHAPE, voxel_size, "cell", shared)
+    chosen, _, _ = choose(first, shape, voxel_size, "cell", shared)
     shared |= {name: chosen[name] for name in (*CONDITIONS, "polarity") if name in chosen}
     for seed in range(first, first + count):
-        yield simulate_tomogram(seed, SHAPE, voxel_size, "cell", **shared)
+        yield simulate_tomogram(seed, shape, voxel_size, "cell", **shared)
 
 
 def views_of(made, rng):
@@ -101,15 +105,16 @@ def views_of(made, rng):
     return seen, [made.classes[view.number] for view in seen]
 
 
-def describe(number: int, count: int, cache: Path, encoders: dict[str, Model]):
+def describe(number: int, count: int, cache: Path, encoders: dict[str, Model], even: bool = False):
     """Make a data set; return embeddings by encoder and tomogram, and a table of the truth."""
-    if not (cache / f"set-{number}-{count - 1}.npz").is_file():
-        for place, made in enumerate(data_set(number, count)):
+    stem = f"{'even' if even else 'set'}-{number}"
+    if not (cache / f"{stem}-{count - 1}.npz").is_file():
+        for place, made in enumerate(data_set(number, count, even)):
             rng = np.random.default_rng([FIRST_SEED, number, place])
-            store(cache / f"set-{number}-{place}.npz", *views_of(made, rng))
+            store(cache / f"{stem}-{place}.npz", *views_of(made, rng))
     seen, names, places = [], [], []
     for place in range(count):
-        some, kinds = load(cache / f"set-{number}-{place}.npz")
+        some, kinds = load(cache / f"{stem}-{place}.npz")
         seen, names, places = seen + some, names + kinds, places + [place] * len(some)
     found = {name: described(seen, encoder, np.array(places)) for name, encoder in encoders.items()}
     truth = pd.DataFrame({"tomogram": places, "instance": np.arange(len(seen)), "class": names})
@@ -252,6 +257,7 @@ def main() -> None:
     options.add_argument("--sets", type=int, default=8, help="data sets")
     options.add_argument("--tomograms", type=int, default=5, help="in each")
     options.add_argument("--draws", type=int, default=5)
+    options.add_argument("--even", action="store_true", help="about as many of each kind")
     options.add_argument("--cache", required=True, help="folder for the simulated views")
     options.add_argument("--output", default="benchmarks/classify.md")
     arguments = options.parse_args()
@@ -259,7 +265,8 @@ def main() -> None:
     tables, unseen, counts = [], [], pd.Series(dtype=float)
     for number in range(arguments.sets):
         encoders = {"a": shipped, "b": untrained(shipped)}
-        found, every = describe(number, arguments.tomograms, Path(arguments.cache), encoders)
+        cache = Path(arguments.cache)
+        found, every = describe(number, arguments.tomograms, cache, encoders, arguments.even)
         truth = every[every["class"].isin(SEVEN)]
         counts = counts.add(truth["class"].value_counts(), fill_value=0)
         table = measure(found, truth, shipped, arguments.draws)
@@ -274,10 +281,12 @@ def main() -> None:
         "# Naming objects from a few examples: figures",
         "",
         f"`python benchmarks/classify.py --sets {arguments.sets} --tomograms "
-        f"{arguments.tomograms} --draws {arguments.draws}`, encoder {shipped.sha256[:12]}.",
+        f"{arguments.tomograms} --draws {arguments.draws}{' --even' * arguments.even}`, encoder "
+        f"{shipped.sha256[:12]}.",
         "",
         f"{arguments.sets} simulated data sets that no model was trained on, each of "
-        f"{arguments.tomograms} tomograms {SHAPE} of one imaging condition (8-20 Å, all else "
+        f"{arguments.tomograms} tomograms {EVEN_SHAPE if arguments.even else SHAPE} of one "
+        "imaging condition (8-20 Å, all else "
         f"drawn as for training); {int(counts.sum())} objects: {kinds}. Masks are eroded, grown or "
         "ragged, objects at the border are cut. Examples come from a random half of the "
         "tomograms (fewer where a class has fewer there), figures from the other half; means of "
