@@ -627,7 +627,7 @@ def _logits_of_slice(network: UNet, image: np.ndarray, device) -> np.ndarray:
     step = 2 ** (len(network.down) - 1)
     ny, nx = image.shape[1:]
     pads = [(0, 0), (step, step + -ny % step), (step, step + -nx % step)]
-    tensor = torch.from_numpy(np.pad(image, pads, mode="symmetric"))[None].to(device)
+    tensor = torch.from_numpy(np.pad(image, pads, mode="symmetric"))[None].to(device).float()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
         out = network(tensor.contiguous(memory_format=torch.channels_last))
     return out.float()[0, :, step : step + ny, step : step + nx].cpu().numpy()
