@@ -259,14 +259,14 @@ def main() -> None:
     options.add_argument("--draws", type=int, default=5)
     options.add_argument("--even", action="store_true", help="about as many of each kind")
     options.add_argument("--cache", required=True, help="folder for the simulated views")
-    options.add_argument("--output", default="benchmarks/classify.md")
+    options.add_argument("--output", help="benchmarks/classify.md, with --even classify_even.md")
     arguments = options.parse_args()
+    even, cache = arguments.even, Path(arguments.cache)
     shipped = load_model(arguments.encoder, "encoder")
     tables, unseen, counts = [], [], pd.Series(dtype=float)
     for number in range(arguments.sets):
         encoders = {"a": shipped, "b": untrained(shipped)}
-        cache = Path(arguments.cache)
-        found, every = describe(number, arguments.tomograms, cache, encoders, arguments.even)
+        found, every = describe(number, arguments.tomograms, cache, encoders, even)
         truth = every[every["class"].isin(SEVEN)]
         counts = counts.add(truth["class"].value_counts(), fill_value=0)
         table = measure(found, truth, shipped, arguments.draws)
@@ -278,14 +278,14 @@ def main() -> None:
     kinds = ", ".join(f"{kind} {n:.0f}" for kind, n in counts.sort_values().items())
     left_out = pd.DataFrame(unseen).mean().rename("AUROC").rename_axis("kind left out")
     lines = [
-        "# Naming objects from a few examples: figures",
+        f"# Naming objects from a few examples{', about as many of each kind' * even}: figures",
         "",
         f"`python benchmarks/classify.py --sets {arguments.sets} --tomograms "
-        f"{arguments.tomograms} --draws {arguments.draws}{' --even' * arguments.even}`, encoder "
+        f"{arguments.tomograms} --draws {arguments.draws}{' --even' * even}`, encoder "
         f"{shipped.sha256[:12]}.",
         "",
         f"{arguments.sets} simulated data sets that no model was trained on, each of "
-        f"{arguments.tomograms} tomograms {EVEN_SHAPE if arguments.even else SHAPE} of one "
+        f"{arguments.tomograms} tomograms {EVEN_SHAPE if even else SHAPE} of one "
         "imaging condition (8-20 Å, all else "
         f"drawn as for training); {int(counts.sum())} objects: {kinds}. Masks are eroded, grown or "
         "ragged, objects at the border are cut. Examples come from a random half of the "
@@ -304,7 +304,8 @@ def main() -> None:
         *as_lines(left_out.reset_index()),
         "",
     ]
-    write_text(arguments.output, "\n".join(lines))
+    page = f"benchmarks/classify{'_even' * even}.md"
+    write_text(arguments.output or page, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import argparse
 from pathlib import Path
 
 import cc3d
-import edt
 import mrcfile
 import numpy as np
 import pandas as pd
@@ -26,10 +25,12 @@ import yaml
 from other_simulator import _markdown, fine_tuned, is_found
 from scipy import ndimage
 from scipy.spatial import ConvexHull, Delaunay, cKDTree
+from skimage.morphology import isotropic_closing
 from tilt_series import Imaging, image
 
 from tomocensus.atomic import write_text
 from tomocensus.cluster import ClusterParameters, cluster
+from tomocensus.distances import distance_inside
 from tomocensus.evaluate import instance_scores, voxel_scores
 from tomocensus.models import load_model
 from tomocensus.segment import predict
@@ -152,10 +153,7 @@ def _full(voxels: np.ndarray, radius: int) -> np.ndarray:
     low = voxels.min(axis=0) - radius - 1
     mask = np.zeros(voxels.max(axis=0) - low + radius + 2, bool)
     mask[tuple((voxels - low).T)] = True
-    depth = edt.edt(~mask, black_border=False)
-    grown = np.pad(depth <= radius, 1)
-    closed = edt.edt(grown, black_border=False)[1:-1, 1:-1, 1:-1] > radius
-    return np.argwhere(ndimage.binary_fill_holes(closed | mask)) + low
+    return np.argwhere(ndimage.binary_fill_holes(isotropic_closing(mask, radius))) + low
 
 
 def _bounded(membrane: np.ndarray, shape: str):
@@ -186,12 +184,12 @@ def _bounded(membrane: np.ndarray, shape: str):
 
 def _is_whole(inside: np.ndarray, shell: np.ndarray, box, volume) -> bool:
     """Tell whether a membrane lies on nearly all of the surface of what it bounds."""
-    surface = inside & (edt.edt(inside, black_border=True) <= 1.5)
+    surface = inside & (distance_inside(inside) <= 1.5)
     for axis, (side, length) in enumerate(zip(box, volume, strict=True)):
         for end, cut in ((0, side.start <= MARGIN), (-1, side.stop >= length - MARGIN)):
             if cut:
                 surface[tuple(end if a == axis else slice(None) for a in range(3))] = False
-    near = edt.edt(~shell, black_border=False) <= 3
+    near = distance_inside(~shell, border=False) <= 3
     walled = np.count_nonzero(surface & near) >= WHOLE * np.count_nonzero(surface)
     return bool(walled) and np.count_nonzero(inside) > 1.2 * np.count_nonzero(shell)
 
