@@ -86,11 +86,11 @@ def project_status(folder: str | Path, sheet: str = "config/tomograms.tsv") -> l
     jobs = []
     for stage, file in STAGES.items():
         for name, sample in samples.items():
-            if stage == "segment" and (sample.probability or sample.labels):
-                continue
             job = _job(folder, stage, name, f"results/{name}/{file}", incomplete)
-            # The report has pictures of some tomograms only: those that were begun are told.
-            if stage != "picture" or job.state != "left":
+            # The report has pictures of some tomograms only, and given maps and labels seldom need
+            # the segmenter: those that were begun are told.
+            given = stage == "segment" and (sample.probability or sample.labels)
+            if job.state != "left" or not (given or stage == "picture"):
                 jobs.append(job)
     jobs += [
         _job(folder, stage, "", f"results/{file}", incomplete) for stage, file in JOINED.items()

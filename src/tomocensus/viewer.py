@@ -89,8 +89,9 @@ class Review:
             raise InputError(f"{folder}: instances.csv is missing. Run the workflow first.")
         self.density = read_volume(self.project / samples[tomogram].path)
         self.labels = np.asarray(read_volume(folder / "labels.mrc").data).astype(np.int32)
-        probability = folder / "probability.mrc"
-        self.probability = read_volume(probability).data if probability.is_file() else None
+        given = samples[tomogram].probability
+        shown = self.project / given if given else folder / "probability.mrc"
+        self.probability = read_volume(shown).data if shown.is_file() else None
         self.table = pd.read_csv(folder / "instances.csv", keep_default_na=False)
         self.name = ""
 
@@ -141,20 +142,21 @@ def add_layers(viewer, review: Review) -> None:
     """
     from napari.utils import DirectLabelColormap
 
-    low, high = np.percentile(
-        np.asarray(review.density.data[:: review.labels.shape[0] // 8 + 1]), (1, 99)
-    )
+    step = review.labels.shape[0] // 8 + 1
+    low, high = np.percentile(np.asarray(review.density.data[::step]), (1, 99))
     viewer.add_image(
         review.density.data, name=review.tomogram, contrast_limits=(float(low), float(high))
     )
     if review.probability is not None:
+        # Per cent, or as another program has it.
+        largest = float(np.max(review.probability[::step]))
         viewer.add_image(
             review.probability,
             name="probability",
             colormap="magma",
             opacity=0.5,
             visible=False,
-            contrast_limits=(0, 100),
+            contrast_limits=(0, 100 if 1 < largest <= 100 else max(1.0, largest)),
         )
     layer = viewer.add_labels(
         review.labels,

@@ -36,6 +36,9 @@ def test_states_come_from_results_and_logs(project):
     assert found["segment", "b"] == "failed"
     assert found["census", ""] == "left"
     assert ("segment", "c") not in found
+    # Its outlines were asked for.
+    (project / "results" / "c" / "segment.json").write_text("{}")
+    assert states(project)["segment", "c"] == "done"
 
 
 def test_running_is_what_is_marked_incomplete_while_a_run_holds_the_project(project):

@@ -44,6 +44,14 @@ def test_a_named_click_becomes_an_example_of_that_instance(project):
     assert problems == []
 
 
+def test_a_given_map_is_what_is_shown(project):
+    given = np.full((8, 20, 30), 200, np.uint8)
+    write_mrc(project / "given.mrc", Volume(given, 10.0))
+    sheet = "tomogram\tpath\tprobability\na\ta.mrc\tgiven.mrc\n"
+    (project / "config" / "tomograms.tsv").write_text(sheet)
+    assert (Review(project, "a").probability == 200).all()
+
+
 def test_rows_follow_the_order_and_separator_of_the_file(tmp_path):
     path = tmp_path / "examples.csv"
     path.write_text("class,tomogram,x,y,z,note\nb,t,1,1,1,mine")

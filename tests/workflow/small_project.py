@@ -32,15 +32,20 @@ def write_tomogram(path, seed):
     return truth
 
 
-def write_segmenter(folder, sharpness=4.0):
-    """Write a valid segmenter that is made, not trained: sigmoid of the smoothed contrast."""
+def write_segmenter(folder, sharpness=4.0, outlines=False):
+    """Write a valid segmenter that is made, not trained: sigmoid of the smoothed contrast.
+
+    With `outlines` it has a boundary head, which sees one wherever there is nothing.
+    """
     average = np.full((1, 1, 3, 3), 1 / 9, np.float32)
+    heads = {"probability": sharpness, **({"boundary": -sharpness} if outlines else {})}
+    slopes = np.array(list(heads.values()), np.float32)
     weights = {
         # The network sees protein dark.
         "down.0.conv1.weight": -average,
         "down.0.conv2.weight": average,
-        "head.weight": np.full((1, 1, 1, 1), sharpness, np.float32),
-        "head.bias": np.full(1, -2 * sharpness, np.float32),
+        "head.weight": slopes[:, None, None, None],
+        "head.bias": -2 * slopes,
     }
     for norm in ("down.0.norm1", "down.0.norm2"):
         weights[f"{norm}.weight"] = np.ones(1, np.float32)
@@ -52,7 +57,7 @@ def write_segmenter(folder, sharpness=4.0):
         "kind": "segmenter",
         "architecture": {"name": "unet-2.5d", "slices": 1, "width": 1, "depth": 1},
         "voxel_size": VOXEL_SIZE,
-        "heads": ["probability"],
+        "heads": list(heads),
         "polarity": "bright",
     }
     save_model(folder, card, weights)

@@ -28,7 +28,7 @@ rule cluster:
     params:
         script=script("cluster"),
         files=options("maps", "given", "mask"),
-        settings=section("cluster"),
+        settings=section("cluster", "predict_outlines"),
         content=contents("probability", "labels", "mask"),
         code=code("cluster"),
     shell:

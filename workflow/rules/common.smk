@@ -260,6 +260,8 @@ def heads():
 
 
 HEADS = heads()
+# Of the maps, that of where one object ends.
+OUTLINES = "boundary"
 
 
 @cache
@@ -290,7 +292,11 @@ def memory_of_clustering(base, bytes_a_voxel, most, for_levels, most_levels):
 
     def needed(wildcards, attempt):
         voxels = megavoxels(wildcards.tomogram)
-        levels = config["cluster"]["levels"] and sample_of(wildcards).probability
+        levels = (
+            config["cluster"]["levels"]
+            and sample_of(wildcards).probability
+            and not outlines_wanted()
+        )
         more = (
             for_levels * voxels
             if levels and voxels <= most_levels and attempt > 1
@@ -372,11 +378,25 @@ def cluster_maps(wildcards):
     sample = sample_of(wildcards)
     if sample.labels:
         return []
-    if sample.probability:
-        return ancient(sample.probability)
-    return one_or_all(
-        expand("results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS)
+    made = expand(
+        "results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS
     )
+    if sample.probability:
+        given = ancient(sample.probability)
+        return [given, made[HEADS.index(OUTLINES)]] if outlines_wanted() else given
+    return one_or_all(made)
+
+
+@cache
+def outlines_wanted():
+    """Whether the segmenter's outlines part the objects of other programs' maps."""
+    wanted = config["cluster"]["predict_outlines"]
+    if wanted and OUTLINES not in HEADS:
+        raise WorkflowError(
+            f"cluster.predict_outlines: {model('segmenter')} writes no {OUTLINES} map. Use the "
+            "shipped segmenter or train one here, or set cluster.predict_outlines to false."
+        )
+    return wanted
 
 
 def probability_map(wildcards):

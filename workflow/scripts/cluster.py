@@ -18,6 +18,11 @@ from tomocensus.volume import Volume
 
 # Voxels from which arrays of the volume's size lie in files; the rule's memory counts on it.
 LARGE = 500_000_000
+RAGGED = (
+    "most objects of the given map hang together, and a part of them is lost. Set "
+    "cluster.predict_outlines to true: the segmenter then looks at the tomogram, and the outlines it "
+    "sees part them."
+)
 
 
 def from_maps(arguments, facts, scratch):
@@ -56,6 +61,9 @@ def run(arguments, facts, scratch=None):
     else:
         found = from_maps(arguments, facts, scratch)
     _stage.say(f"{facts['tomogram']}: {len(found.table)} instances")
+    if found.facts.get("levels"):
+        found.facts["warnings"] = [RAGGED]
+        _stage.say(f"{facts['tomogram']}: {RAGGED}")
     place = Volume(
         found.labels, facts["voxel_size"], tuple(facts["origin"]), tuple(facts["nstart"])
     )

@@ -25,22 +25,32 @@ def records(names):
     return found
 
 
+def inputs_of(names, told):
+    """Read what was found of every tomogram; with the warnings of clustering."""
+    found = {name: read_json(f"results/{name}/input.json") for name in names}
+    for name, facts in found.items():
+        later = told[name].get("cluster", {}).get("facts", {}).get("warnings", [])
+        facts["warnings"] = [*(facts.get("warnings") or []), *later]
+    return found
+
+
 def main(arguments):
     """Build and write the report."""
     samples, settings = read_samples(arguments.sheet), json.loads(arguments.settings)
     names, pictured = sorted(samples), sorted(list(samples)[: settings["report"]["tomograms"]])
     instances = pd.read_csv("results/census.csv", keep_default_na=False, na_values=[""])
+    told = records(names)
     evaluation = pd.read_csv("results/evaluation.csv", keep_default_na=False)
     html = build_report(
         pictures={name: read_json(f"results/{name}/pictures.json") for name in pictured},
         instances=instances,
         counts=pd.read_csv("results/counts.csv", keep_default_na=False),
         evaluation=evaluation if len(evaluation) else None,
-        inputs={name: read_json(f"results/{name}/input.json") for name in names},
+        inputs=inputs_of(names, told),
         provenance={
             "versions": versions(PACKAGES),
             "parameters": settings,
-            "records": records(names),
+            "records": told,
         },
         models={kind: read_card(path) for kind, path in json.loads(arguments.models).items()},
         review=read_json("results/review.json"),

@@ -1,0 +1,64 @@
+"""Another program's map, and the outlines that the segmenter sees beside it."""
+
+import json
+
+import numpy as np
+import pytest
+from small_project import VOXEL_SIZE, run, write_project, write_segmenter, write_sheet
+
+from tomocensus.io import read_volume, write_mrc
+from tomocensus.volume import Volume
+
+pytestmark = pytest.mark.slow
+
+LABELS = "results/one/labels.mrc"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Two blocks with a gap between, which the given map does not show."""
+    folder = tmp_path / "project"
+    write_project(folder)
+    density = np.random.default_rng(0).normal(size=(16, 48, 80))
+    one, two = np.s_[4:12, 12:36, 16:36], np.s_[4:12, 12:36, 42:62]
+    density[one] += 8
+    density[two] += 8
+    given = np.zeros(density.shape, np.float32)
+    given[4:12, 12:36, 16:62] = 0.9
+    write_mrc(folder / "data" / "one.mrc", Volume(density.astype(np.float32), VOXEL_SIZE))
+    write_mrc(folder / "data" / "given.mrc", Volume(given, VOXEL_SIZE))
+    write_sheet(folder, ["one"], polarity={"one": "bright"}, probability={"one": "data/given.mrc"})
+    return folder
+
+
+def outlines_asked_for(project):
+    path = project / "config.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("cluster: {", "cluster: {predict_outlines: true, "))
+
+
+def test_outlines_of_the_segmenter_part_what_a_given_map_joins(project):
+    write_segmenter(project / "models" / "segmenter", outlines=True)
+    status, said = run(project, "--", LABELS)
+    assert status == 0, said
+    assert "rule segment" not in said
+    assert read_volume(project / LABELS).data.max() == 1
+    outlines_asked_for(project)
+    status, said = run(project, "--", LABELS)
+    assert status == 0, said
+    assert "rule segment" in said
+    labels = np.asarray(read_volume(project / LABELS).data)
+    assert labels.max() == 2
+    assert labels[8, 24, 20] != labels[8, 24, 58]
+    # It is the given map that says what an object is.
+    assert labels[8, 24, 38] > 0
+    record = json.loads((project / "results" / "one" / "cluster.json").read_text())
+    assert set(record["inputs"]) == {"given", "boundary"}
+
+
+def test_a_segmenter_without_outlines_is_told(project):
+    outlines_asked_for(project)
+    status, said = run(project, "--", LABELS)
+    assert status != 0
+    assert "writes no boundary map" in said
+    assert "set cluster.predict_outlines to false" in said
