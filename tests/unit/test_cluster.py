@@ -111,6 +111,21 @@ def test_holes_of_a_solid_object_are_no_lumens():
     assert (result.table["fill"] != "lumen").all()
 
 
+def test_a_hole_beside_a_torn_shell_is_no_lumen():
+    """A ball with a small hole, open to one side, grown together with a torn thick shell."""
+    z, y, x = np.indices((60, 70, 120)) - np.array([30, 35, 0])[:, None, None, None]
+    mask = z**2 + y**2 + (x - 30) ** 2 <= 26**2
+    mask &= (z**2 + y**2 + (x - 24) ** 2 > 16) & ((np.hypot(z, y) > 2) | (x > 24))
+    away = np.sqrt(z**2 + y**2 + (x - 84) ** 2)
+    torn = np.zeros(mask.shape, bool)
+    for down, across in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        torn |= (np.hypot(z - 24 * down, y - 24 * across) < 8) & (np.abs(x - 84) < 8)
+    mask |= (away <= 29) & (away > 20) & ~torn
+    result = cluster(mask, 10.0)
+    assert sorted(result.table["fill"]) == ["lumen", "slices"]
+    assert result.labels[30, 35, 30] != result.labels[30, 35, 84] > 0
+
+
 def test_what_lies_around_walls_is_no_lumen():
     walls = np.zeros((60, 60, 60), bool)
     for axis, at in np.ndindex(3, 2):

@@ -20,8 +20,8 @@ from tomocensus.volume import Volume
 LARGE = 500_000_000
 RAGGED = (
     "most objects of the given map hang together, and a part of them is lost. Set "
-    "cluster.predict_outlines to true: the segmenter then looks at the tomogram, and the outlines it "
-    "sees part them."
+    "cluster.predict_outlines to true: the segmenter then looks at the tomogram, and the outlines "
+    "it sees part them."
 )
 
 

@@ -100,12 +100,12 @@ def embed(
     """
     import torch
 
-    from tomocensus.classify.encoder import build
+    from tomocensus.classify.encoder import build, folded
     from tomocensus.devices import choose_device
 
     if threads:
         torch.set_num_threads(threads)
-    network = build(encoder).to(choose_device(device))
+    network = folded(build(encoder)).to(choose_device(device))
     numbers, vectors, features, waiting = [], [], [], []
 
     def flush() -> None:

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tomocensus.classify.features import NAMES
 from tomocensus.classify.views import CLOSE
@@ -111,6 +112,19 @@ def weights_of(network: Encoder) -> dict[str, np.ndarray]:
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
+
+
+def folded(network: Encoder) -> Encoder:
+    """Fold batch normalisation into the convolutions, in place, for prediction alone."""
+    for trunk in network.trunks:
+        layers = iter(trunk.body)
+        kept = [
+            part
+            for convolution, norm, activation in zip(layers, layers, layers, strict=True)
+            for part in (fuse_conv_bn_eval(convolution, norm), activation)
+        ]
+        trunk.body = nn.Sequential(*kept).to(memory_format=torch.channels_last_3d)
+    return network
 
 
 def build(model: Model) -> Encoder:

@@ -107,15 +107,15 @@ def _spread(mask: np.ndarray, least: float) -> bool:
 
 
 def _wide(lumens: np.ndarray, least: float) -> np.ndarray:
-    """Return the lumens with a half-width of at least `least` voxels; others are holes.
+    """Return the lumens with a half-width of at least `least` voxels, numbered anew.
 
-    What lies inside a solid object and is no part of it leaves such holes.
+    Others are holes: what lies inside a solid object and is no part of it leaves such ones.
     """
     depth = distance_inside(lumens > 0, border=False)
     kept = np.zeros(int(lumens.max()) + 1, bool)
     kept[lumens[depth >= least]] = True
     kept[0] = False
-    return np.where(kept[lumens], lumens, 0)
+    return np.where(kept, np.cumsum(kept), 0)[lumens]
 
 
 def _wall(crop: np.ndarray, lumens: np.ndarray) -> float:
