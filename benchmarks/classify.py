@@ -43,7 +43,7 @@ SNRS = (0.1, 0.2, 0.4, 0.8)
 MORE = 2
 # With ``--even``: larger fields, and so many times as many of a kind that five of them hold ten and
 # more of each, where there is room; less of those that take much of it.
-EVEN_SHAPE = (64, 240, 240)
+EVEN_SHAPE = (88, 320, 320)
 EVEN = {
     "mitochondrion": 8,
     "dense_body": 12,

@@ -8,8 +8,9 @@ bridges. Or he takes a general network that comes with the program: with ``--gen
 folder that ``python -m tomocensus.simulate.training`` filled, the same U-Net learns from all of it
 for half an hour. Tomograms are those of ``other_simulator.py`` and of the project's own simulator
 (conditions as in ``end_to_end.py``, other seeds). Components and watershed take the best of several
-settings, found on the very map; this stage takes its defaults, with and without levels. Maps are
-kept in the cache, so that ways to cluster are compared on the same maps.
+settings, found on the very map; this stage takes its defaults, with and without levels, and with
+the outlines that the shipped segmenter sees in the tomogram (``cluster.predict_outlines``). Maps
+are kept in the cache, so that ways to cluster are compared on the same maps.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ from torch.nn import functional
 from tomocensus.atomic import write_text
 from tomocensus.cluster import ClusterParameters, cluster
 from tomocensus.evaluate import instance_scores, voxel_scores
+from tomocensus.models import Model, load_model
+from tomocensus.segment import predict
 from tomocensus.simulate import simulate_tomogram
 from tomocensus.simulate.training import in_cache, stored_tomogram
+from tomocensus.volume import Volume
 
 # Steps of training after which maps are made: a hasty one and one of some minutes.
 STEPS = (200, 600)
@@ -222,9 +226,8 @@ def maps_of(name: str, cache: Path) -> tuple[dict[int, np.ndarray], Field]:
             kept, **found, labels=field.labels, data=field.data, voxel_size=field.voxel_size
         )
     with np.load(kept) as held:
-        middle = (slice(None), SIDES, SIDES)
-        field = Field(held["data"][middle], held["labels"][middle], float(held["voxel_size"]))
-        maps = {step: held[str(step)][middle].astype(np.float32) for step in STEPS}
+        field = Field(held["data"], held["labels"], float(held["voxel_size"]))
+        maps = {step: held[str(step)].astype(np.float32) for step in STEPS}
     return maps, field
 
 
@@ -264,28 +267,33 @@ def tuned_watershed(chance, truth, smallest, voxel_size) -> float:
     return best
 
 
-def rows_of(name: str, cache: Path, general: UNet | None) -> list[dict]:
+def rows_of(name: str, cache: Path, general: UNet | None, base: Model) -> list[dict]:
     """Return the figures of every map of a tomogram; of a general network's where there is one."""
     if general is None:
         maps, field = maps_of(name, cache)
     else:
         field = made_field(name)
         maps = {"general": predicted(general, field.data)}
-    smallest = ClusterParameters().minimum_volume / field.voxel_size**3
+    size = field.voxel_size
+    outlines = predict(Volume(field.data, size), base, "bright")["boundary"]
+    here = (slice(None), SIDES, SIDES) if general is None else ...
+    truth, outlines = field.labels[here], outlines[here]
+    smallest = ClusterParameters().minimum_volume / size**3
     rows = []
     for step, chance in maps.items():
+        chance = chance[here]
         row = {"set": "fresh" if name in FRESH else "seen", "tomogram": name, "steps": step}
-        row["Dice"] = voxel_scores(chance, field.labels)["dice"]
-        row["components, tuned"] = tuned_components(chance, field.labels, smallest)
-        row["watershed, tuned"] = tuned_watershed(chance, field.labels, smallest, field.voxel_size)
-        plain = cluster(chance, field.voxel_size, ClusterParameters(levels=False))
-        row["one level"] = f1(plain.labels, field.labels)
+        row["Dice"] = voxel_scores(chance, truth)["dice"]
+        row["components, tuned"] = tuned_components(chance, truth, smallest)
+        row["watershed, tuned"] = tuned_watershed(chance, truth, smallest, size)
+        row["one level"] = f1(cluster(chance, size, ClusterParameters(levels=False)).labels, truth)
         start = time.process_time()
-        found = cluster(chance, field.voxel_size)
+        found = cluster(chance, size)
         row["CPU µs a voxel"] = (time.process_time() - start) / chance.size * 1e6
         row["levels"] = found.facts["levels"]
-        figures = scored(found.labels, field.labels)
+        figures = scored(found.labels, truth)
         row |= {"default": figures["f1"], **{k: figures[k] for k in ("precision", "recall")}}
+        row["outlines"] = f1(cluster(chance, size, boundary=outlines).labels, truth)
         rows.append(row)
         print(row, flush=True)
     return rows
@@ -309,6 +317,7 @@ def main() -> None:
     options.add_argument("--output")
     chosen = options.parse_args()
     torch.set_num_threads(1)
+    base = load_model("models/base-segmenter", "segmenter")
     general = general_network(chosen.general, chosen.cache) if chosen.general else None
     if chosen.only_maps:
         for name in chosen.tomograms:
@@ -317,7 +326,7 @@ def main() -> None:
             print(name, dice, flush=True)
         return
     table = pd.DataFrame(
-        [row for name in chosen.tomograms for row in rows_of(name, chosen.cache, general)]
+        [row for name in chosen.tomograms for row in rows_of(name, chosen.cache, general, base)]
     )
     origin = np.where(table["tomogram"].str.startswith("own"), "own", "other")
     means = (

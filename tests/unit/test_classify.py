@@ -180,6 +180,13 @@ def test_a_neighbour_is_touched_and_not_part_of_the_profile():
     assert dict(zip(NAMES, shape_and_density(mask, density, 10.0), strict=True))["touching"] == 0
 
 
+def test_an_object_that_fills_the_volume_has_finite_features():
+    mask = np.ones((12, 40, 40), bool)
+    found = shape_and_density(mask, np.full(mask.shape, 0.5), 20.0)
+    assert np.isfinite(found).all()
+    assert found[NAMES.index("density_at_17")] == pytest.approx(0.5)
+
+
 def test_one_voxel_has_finite_features():
     mask = np.zeros((7, 7, 7), bool)
     mask[3, 3, 3] = True

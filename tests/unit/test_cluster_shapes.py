@@ -98,6 +98,11 @@ def test_on_the_grid_of_cubes_every_voxel_is_as_it_was(seed, aspect):
     assert cubes.shape == tuple(middles[-1] + 1 for middles in at)
 
 
+@pytest.mark.filterwarnings("error")
+def test_nothing_stays_nothing_on_the_grid_of_cubes():
+    assert not to_cubes(np.zeros((3, 4, 5), bool), (2.0, 1.0, 1.5))[0].any()
+
+
 @pytest.mark.parametrize("percent", [10, 30])
 def test_flat_voxels_part_balls_as_cubes_do(percent):
     spacing = unit((2, 1, 1))

@@ -161,12 +161,17 @@ def _profiles(slices: list[_Slice]) -> list[np.ndarray]:
 
 
 def _means(place: np.ndarray, density: np.ndarray, edges: tuple) -> np.ndarray:
-    """Return the mean density between edges; where nothing is, that of the nearest with some."""
+    """Return the mean density between edges; where nothing is, that of the nearest with some.
+
+    That of all where nothing is anywhere: of an object that fills the volume.
+    """
     bins = np.digitize(place, edges[:-1]) - 1
     bins[place > edges[-1]] = -1
     count = np.bincount(bins[bins >= 0], minlength=len(edges) - 1)
     total = np.bincount(bins[bins >= 0], density[bins >= 0], minlength=len(edges) - 1)
     filled = np.nonzero(count)[0]
+    if not len(filled):
+        return np.full(len(count), density.mean())
     nearest = filled[np.abs(filled[:, None] - np.arange(len(count))).argmin(axis=0)]
     return (total / np.maximum(count, 1))[nearest]
 

@@ -20,7 +20,7 @@ from tomocensus.cluster.shells import (
 )
 from tomocensus.cluster.smoothing import chances, widened
 from tomocensus.cluster.solidity import digital_solidity
-from tomocensus.distances import distance_inside, nearest_labels
+from tomocensus.distances import FAR, distance_inside, nearest_labels
 
 # Edges of a voxel (z, y, x) over the shortest one.
 CUBES = (1.0, 1.0, 1.0)
@@ -275,8 +275,10 @@ def to_cubes(mask: np.ndarray, aspect: tuple[float, float, float]) -> tuple[np.n
     voxel is lost or gained on the way there and back.
     """
     wide = np.pad(mask, 1)
+    # Infinite where nothing is in the mask.
     inside, outside = (
-        edt.edt(part, anisotropy=tuple(aspect), black_border=False) for part in (wide, ~wide)
+        np.minimum(edt.edt(part, anisotropy=tuple(aspect), black_border=False), FAR)
+        for part in (wide, ~wide)
     )
     field = np.ascontiguousarray((inside - outside)[1:-1, 1:-1, 1:-1])
     at = [
