@@ -21,25 +21,10 @@ from tomocensus.cluster.levels import (
 from tomocensus.distances import distance_inside
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from cluster_scenes import ball, dense_scene, f1
+from cluster_scenes import ball, dense_scene, f1, sponge
 from cluster_scenes import ragged as as_predicted
 
 SMALL = ClusterParameters(minimum_volume=200)
-
-
-def sponge(seed=0):
-    """Return truth and a map in which haze joins the objects at most thresholds.
-
-    The haze wanders between 0.3 and 0.85 and the objects stand out from it everywhere.
-    """
-    rng = np.random.default_rng(seed)
-    _, truth = dense_scene(seed, (40, 80, 80), 25, radii=(8, 13))
-    haze = ndimage.gaussian_filter(rng.standard_normal(truth.shape), 14)
-    haze = np.interp(haze, (haze.min(), haze.max()), (0.3, 0.85))
-    grain = ndimage.gaussian_filter(rng.standard_normal(truth.shape), 0.8)
-    soft = ndimage.gaussian_filter((truth > 0).astype(np.float32), 1.2)
-    chance = haze + (1 - haze) * soft + 0.05 * grain / grain.std()
-    return np.clip(chance, 0, 1).astype(np.float32), truth
 
 
 @pytest.fixture(scope="module")

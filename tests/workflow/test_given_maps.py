@@ -1,13 +1,17 @@
 """Another program's map, and the outlines that the segmenter sees beside it."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
-from small_project import VOXEL_SIZE, run, write_project, write_segmenter, write_sheet
+from small_project import REPOSITORY, VOXEL_SIZE, run, write_project, write_segmenter, write_sheet
 
 from tomocensus.io import read_volume, write_mrc
 from tomocensus.volume import Volume
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+from cluster_scenes import sponge
 
 pytestmark = pytest.mark.slow
 
@@ -62,3 +66,13 @@ def test_a_segmenter_without_outlines_is_told(project):
     assert status != 0
     assert "writes no boundary map" in said
     assert "set cluster.predict_outlines to false" in said
+
+
+def test_the_report_warns_of_a_map_whose_objects_hang_together(project):
+    given, _ = sponge()
+    density = np.random.default_rng(0).normal(size=given.shape) + 3 * (given > 0.9)
+    write_mrc(project / "data" / "one.mrc", Volume(density.astype(np.float32), VOXEL_SIZE))
+    write_mrc(project / "data" / "given.mrc", Volume(given, VOXEL_SIZE))
+    status, said = run(project)
+    assert status == 0, said
+    assert "cluster.predict_outlines to true" in (project / "results" / "report.html").read_text()
