@@ -78,7 +78,9 @@ def patches(folder: Path) -> list[AnnotatedVolume]:
         image = tifffile.imread(folder / "microtubules" / f"tardis_train_{name}_img.tif")
         mask = tifffile.imread(folder / "microtubules" / f"tardis_train_{name}_mask.tif")
         volume = Volume(image.astype(np.float32), PATCH_VOXEL)
-        found.append(AnnotatedVolume(name, volume, (mask > 0).astype(np.int32)))
+        # One is bright, the other dark.
+        polarity, _ = detect_polarity(volume.data, PATCH_VOXEL)
+        found.append(AnnotatedVolume(name, volume, (mask > 0).astype(np.int32), polarity))
     return found
 
 
@@ -110,7 +112,7 @@ def microtubules(base: Model, pairs: list[AnnotatedVolume], steps: int, axes) ->
         axes[number, 0].set_title(f"patch {test.name}")
         axes[number, 1].set_title("annotated")
         for way, (name, model) in enumerate(ways.items()):
-            found = predict(test.tomogram, model)["probability"]
+            found = predict(test.tomogram, model, test.polarity)["probability"]
             axes[number, way + 2].imshow(found[middle], cmap="magma", vmin=0, vmax=100)
             axes[number, way + 2].set_title(name.removesuffix(" of the other"))
             rows.append(row(f"microtubules {test.name}", name, found, test.annotation))

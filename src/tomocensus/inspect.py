@@ -106,7 +106,12 @@ def detect_polarity(data, voxel_size: float) -> tuple[str, float]:
         slice(max((size - limit) // 2, 0), max((size - limit) // 2, 0) + limit)
         for size, limit in zip(data.shape, (128, 512, 512), strict=True)
     )
-    coarse, step = _bin(np.asarray(data[box], dtype=np.float32), voxel_size)
+    seen = np.asarray(data[box], dtype=np.float32)
+    finite = np.isfinite(seen)
+    if finite.any() and not finite.all():
+        # In a section of a large volume that was not looked at.
+        seen = np.where(finite, seen, np.median(seen[finite]))
+    coarse, step = _bin(seen, voxel_size)
     skews = [_band_skewness(coarse, scale / step) for scale in _SCALES]
     mean = float(np.mean(skews))
     agree = all(value > 0 for value in skews) or all(value < 0 for value in skews)

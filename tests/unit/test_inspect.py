@@ -53,6 +53,15 @@ def test_polarity_of_blobs(blobs, sign, polarity, ramp):
     assert confidence > 0.5
 
 
+def test_single_voxels_that_are_no_numbers_do_not_count_for_polarity(blobs):
+    data = blobs.astype(np.float32)
+    wanted = detect_polarity(data, 20.0)
+    data[3, 4, 5], data[6, 7, 8] = np.inf, np.nan
+    found = detect_polarity(data, 20.0)
+    assert found[0] == wanted[0]
+    assert found[1] == pytest.approx(wanted[1], abs=0.05)
+
+
 def test_polarity_of_noise_is_unsure(rng, tmp_path):
     data = rng.normal(size=(32, 96, 96)).astype(np.float32)
     assert detect_polarity(data, 20.0)[1] < 0.5
