@@ -282,7 +282,7 @@ def main() -> None:
                 f"segmenter {base.sha256[:12]}. Dice at a threshold of 0.5. The annotated "
                 "microtubules differ from the rest of their patches by "
                 f"{' and '.join(f'{contrast(pair):.2f}' for pair in pairs)} standard deviations "
-                "(protein is dark: negative) after smoothing by 1.5 voxels. Largest piece: part of "
+                "after smoothing by 1.5 voxels; their polarity is detected. Largest piece: part of "
                 "the autophagosome's voxels in instances that lies in one of them.",
                 "",
                 *table(rows),
