@@ -18,6 +18,7 @@ import yaml
 
 from tomocensus.errors import InputError
 from tomocensus.io import read_volume
+from tomocensus.provenance import read_json
 from tomocensus.samples import load_config, read_samples
 
 COLUMNS = ("tomogram", "x", "y", "z", "class")
@@ -87,10 +88,13 @@ class Review:
         folder = self.project / "results" / tomogram
         if not (folder / "instances.csv").is_file():
             raise InputError(f"{folder}: instances.csv is missing. Run the workflow first.")
-        self.density = read_volume(self.project / samples[tomogram].path)
+        sample = samples[tomogram]
+        self.density = read_volume(sample.path)
         self.labels = np.asarray(read_volume(folder / "labels.mrc").data).astype(np.int32)
-        given = samples[tomogram].probability
-        shown = self.project / given if given else folder / "probability.mrc"
+        shown, self.certain = folder / "probability.mrc", 100
+        if sample.probability:
+            shown = Path(sample.probability)
+            self.certain = read_json(folder / "input.json")["probability_scale"]
         self.probability = read_volume(shown).data if shown.is_file() else None
         self.table = pd.read_csv(folder / "instances.csv", keep_default_na=False)
         self.name = ""
@@ -142,21 +146,20 @@ def add_layers(viewer, review: Review) -> None:
     """
     from napari.utils import DirectLabelColormap
 
-    step = review.labels.shape[0] // 8 + 1
-    low, high = np.percentile(np.asarray(review.density.data[::step]), (1, 99))
+    low, high = np.percentile(
+        np.asarray(review.density.data[:: review.labels.shape[0] // 8 + 1]), (1, 99)
+    )
     viewer.add_image(
         review.density.data, name=review.tomogram, contrast_limits=(float(low), float(high))
     )
     if review.probability is not None:
-        # Per cent, or as another program has it.
-        largest = float(np.max(review.probability[::step]))
         viewer.add_image(
             review.probability,
             name="probability",
             colormap="magma",
             opacity=0.5,
             visible=False,
-            contrast_limits=(0, 100 if 1 < largest <= 100 else max(1.0, largest)),
+            contrast_limits=(0, review.certain),
         )
     layer = viewer.add_labels(
         review.labels,

@@ -49,7 +49,15 @@ def test_a_given_map_is_what_is_shown(project):
     write_mrc(project / "given.mrc", Volume(given, 10.0))
     sheet = "tomogram\tpath\tprobability\na\ta.mrc\tgiven.mrc\n"
     (project / "config" / "tomograms.tsv").write_text(sheet)
-    assert (Review(project, "a").probability == 200).all()
+    (project / "results" / "a" / "input.json").write_text('{"probability_scale": 255}')
+    review = Review(project, "a")
+    assert (review.probability == 200).all()
+    assert review.certain == 255
+
+
+def test_a_project_may_be_named_by_a_relative_path(project, monkeypatch):
+    monkeypatch.chdir(project.parent)
+    assert Review(project.name, "a").density.shape == (8, 20, 30)
 
 
 def test_rows_follow_the_order_and_separator_of_the_file(tmp_path):
