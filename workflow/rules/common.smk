@@ -378,13 +378,14 @@ def cluster_maps(wildcards):
     sample = sample_of(wildcards)
     if sample.labels:
         return []
-    made = expand(
-        "results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS
-    )
     if sample.probability:
         given = ancient(sample.probability)
-        return [given, made[HEADS.index(OUTLINES)]] if outlines_wanted() else given
-    return one_or_all(made)
+        if not outlines_wanted():
+            return given
+        return [given, f"results/{wildcards.tomogram}/{OUTLINES}.mrc"]
+    return one_or_all(
+        expand("results/{tomogram}/{head}.mrc", tomogram=wildcards.tomogram, head=HEADS)
+    )
 
 
 @cache

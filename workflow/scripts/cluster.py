@@ -61,7 +61,7 @@ def run(arguments, facts, scratch=None):
     else:
         found = from_maps(arguments, facts, scratch)
     _stage.say(f"{facts['tomogram']}: {len(found.table)} instances")
-    if found.facts.get("levels"):
+    if facts.get("probability") and found.facts.get("levels"):
         found.facts["warnings"] = [RAGGED]
         _stage.say(f"{facts['tomogram']}: {RAGGED}")
     place = Volume(

@@ -100,12 +100,12 @@ def embed(
     """
     import torch
 
-    from tomocensus.classify.encoder import build, folded
+    from tomocensus.classify.encoder import build, fold
     from tomocensus.devices import choose_device
 
     if threads:
         torch.set_num_threads(threads)
-    network = folded(build(encoder)).to(choose_device(device))
+    network = fold(build(encoder)).to(choose_device(device))
     numbers, vectors, features, waiting = [], [], [], []
 
     def flush() -> None:

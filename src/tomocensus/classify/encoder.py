@@ -41,6 +41,12 @@ class Trunk(nn.Module):
         maps = self.body(crops.contiguous(memory_format=torch.channels_last_3d))
         return torch.cat([maps.mean(dim=(2, 3, 4)), maps.amax(dim=(2, 3, 4))], dim=1)
 
+    def fold(self) -> None:
+        """Put the normalisations into the convolutions."""
+        for index in range(0, len(self.body), 3):
+            self.body[index] = fuse_conv_bn_eval(self.body[index], self.body[index + 1])
+            self.body[index + 1] = nn.Identity()
+
 
 class Encoder(nn.Module):
     """A trunk for each scale; close looks are pooled; features join; one vector of unit length.
@@ -114,16 +120,10 @@ def weights_of(network: Encoder) -> dict[str, np.ndarray]:
     }
 
 
-def folded(network: Encoder) -> Encoder:
-    """Fold batch normalisation into the convolutions, in place, for prediction alone."""
+def fold(network: Encoder) -> Encoder:
+    """Fold every batch normalisation into its convolution (in place); for prediction only."""
     for trunk in network.trunks:
-        layers = iter(trunk.body)
-        kept = [
-            part
-            for convolution, norm, activation in zip(layers, layers, layers, strict=True)
-            for part in (fuse_conv_bn_eval(convolution, norm), activation)
-        ]
-        trunk.body = nn.Sequential(*kept).to(memory_format=torch.channels_last_3d)
+        trunk.fold()
     return network
 
 

@@ -385,10 +385,10 @@ def contrastive(vectors, target, temperature: float = 0.1):
 def described(seen: list[View], encoder: Model, tomograms: np.ndarray) -> dict[int, Embeddings]:
     """Embed views, by tomogram; instances are numbered by their place in the list."""
     from tomocensus.classify.embeddings import vectors_of
-    from tomocensus.classify.encoder import build, folded
+    from tomocensus.classify.encoder import build, fold
     from tomocensus.devices import choose_device
 
-    network = folded(build(encoder)).to(choose_device("auto"))
+    network = fold(build(encoder)).to(choose_device("auto"))
     vectors = []
     for start in range(0, len(seen), 32):
         part = [
