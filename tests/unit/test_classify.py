@@ -24,7 +24,9 @@ from tomocensus.classify.head import (
     _fit,
     _leave_one_out,
     chances_of,
+    part_of,
     scores_of,
+    seen_by_second,
     softmax,
     with_shares,
 )
@@ -645,30 +647,70 @@ def misleading_prior():
     return Model({"kind": "encoder", "sha256": "e"}, prior.to_weights())
 
 
-def test_features_alone_take_over_where_the_encoders_vector_tells_nothing():
+def test_what_simulation_does_not_know_takes_over_where_it_misleads():
     known, named = two_views(embedding_tells=False, features_tell=True)
     card, weights = fit_head(known, named, misleading_prior())
-    assert card["share_of_features_alone"] > 0.8
+    assert card["share_without_simulation"] > 0.8
     fresh, truth = two_views(False, True, seed=1)
     found = apply_head(Model({**card, "sha256": "h"}, weights), fresh["t"], 0.0)
     assert (found["class"].to_numpy() == truth["class"].to_numpy()).mean() > 0.95
-    alone = {name: value for name, value in weights.items() if not name.startswith("features.")}
+    alone = {
+        name: value
+        for name, value in weights.items()
+        if not name.startswith(("second.", "features."))
+    }
     without = apply_head(Model({**card, "sha256": "h"}, alone), fresh["t"], 0.0)
     assert (without["class"].to_numpy() == truth["class"].to_numpy()).mean() < 0.7
 
 
-def test_features_that_tell_nothing_have_no_say():
+def test_features_that_tell_nothing_do_no_harm():
     known, named = two_views(embedding_tells=True, features_tell=False)
-    card, _ = fit_head(known, named, misleading_prior())
-    assert card["share_of_features_alone"] < 0.15
+    card, weights = fit_head(known, named, misleading_prior())
     assert card["accuracy"] > 0.95
+    fresh, truth = two_views(True, False, seed=1)
+    found = apply_head(Model({**card, "sha256": "h"}, weights), fresh["t"], 0.0)
+    assert (found["class"].to_numpy() == truth["class"].to_numpy()).mean() > 0.95
+
+
+def test_to_the_second_model_the_units_of_features_are_nothing_and_outliers_little():
+    known, named = two_views(True, True)
+    _, weights = fit_head(known, named)
+    vectors = known["t"].table().astype(float)
+    other = replace(known["t"], features=(known["t"].features * 1000 + 7).astype(np.float32))
+    _, in_other_units = fit_head({"t": other}, named)
+    seen, again = (
+        seen_by_second(table, part_of(arrays, "second."))
+        for table, arrays in ((vectors, weights), (other.table().astype(float), in_other_units))
+    )
+    np.testing.assert_allclose(seen, again, atol=1e-4)
+    assert np.abs(seen[:, 6:]).max() < 0.2
+    vectors[:, 6:] *= 1e6
+    assert np.abs(seen_by_second(vectors, part_of(weights, "second."))[:, 6:]).max() < 2
+
+
+def test_features_that_are_alike_in_all_examples_are_no_fault():
+    known, named = two_views(True, False)
+    flat = {"t": replace(known["t"], features=np.ones((60, 6), np.float32))}
+    card, weights = fit_head(flat, named)
+    assert card["accuracy"] > 0.95
+    assert all(np.isfinite(value).all() for value in weights.values())
+
+
+def test_heads_of_former_versions_with_fewer_models_still_name():
+    known, named = two_views(embedding_tells=False, features_tell=True)
+    card, weights = fit_head(known, named, misleading_prior())
+    former = {name: value for name, value in weights.items() if not name.startswith("second.")}
+    former["features.share"] = np.array([0.9])
+    fresh, truth = two_views(False, True, seed=1)
+    found = apply_head(Model({**card, "sha256": "h"}, former), fresh["t"], 0.0)
+    assert (found["class"].to_numpy() == truth["class"].to_numpy()).mean() > 0.95
 
 
 def test_a_new_kind_is_told_by_the_first_model_alone():
     known, named = two_views(True, True)
     _, weights = fit_head(known, named)
     arrays = {name: value.astype(float) for name, value in weights.items()}
-    alone = {name: value for name, value in arrays.items() if not name.startswith("features.")}
+    alone = {name: value for name, value in arrays.items() if not name.startswith("second.")}
     table = known["t"].table().astype(float) + np.linspace(0, 30, 60)[:, None]
     both, first = chances_of(table, arrays), chances_of(table, alone)
     np.testing.assert_allclose(both[:, -1], first[:, -1])

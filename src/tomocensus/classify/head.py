@@ -7,10 +7,11 @@ have to say where each class lies. A class may have several forms (empty, filled
 vesicles): half of its density stands about its mean, half about its single examples. The same model
 says how likely an object is under a kind that nobody named: that is the probability of ``unknown``.
 
-A second model of the same sort knows the features of shape and density alone, and nothing from
-simulation: where a user's objects differ from simulated ones it may be the better. The classes'
-probabilities are a mean of both, weighed by how well each names left-out examples (stacking;
-Wolpert, Neural Networks 1992).
+Two more models of the same sort know nothing from simulation: where a user's objects differ from
+simulated ones they may be the better. One sees the features alone. The other sees the embedding
+as well, and the features standardised, their outliers drawn in, at a tenth of their weight: they
+are more than a few examples can weigh. The classes' probabilities are a mean of all three, weighed
+by how well each names left-out examples (stacking; Wolpert, Neural Networks 1992).
 """
 
 from __future__ import annotations
@@ -39,10 +40,13 @@ _OPEN_DIRECTIONS = 0.3
 _MOST_FORMS = 500
 # For how many objects of a tomogram the belief counts that its classes are equally common.
 _SHARES_WEIGHT = 30.0
-# How many examples the beliefs in the encoder and in the features alone count for.
-_ENCODER_WEIGHT, _FEATURES_WEIGHT = 5.0, 1.0
-# Start of the names of the second model's arrays.
-_SECOND = "features."
+# The models beside the first: start of the names of their arrays.
+_SECOND, _FEATURES = "second.", "features."
+# How many examples the beliefs in the first, the second and the features alone count for.
+_BELIEFS = (5.0, 2.0, 1.0)
+# Of the second model: weight of a feature of unit deviation beside the embedding, and how much less
+# sure it is than left-out examples of the same tomograms say.
+_FEATURES_WEIGHT, _SOFTER = 0.1, 3.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ def fit_head(
         Kind, classes, figures.
     weights : dict of str to numpy.ndarray
         Centre, transform, spread of the kinds, classes' means and counts, the examples that stand
-        for forms with the class of each, temperature; the same of the second model, and its share.
+        for forms with the class of each, temperature; the same of the other models, and their
+        shares.
 
     Raises
     ------
@@ -153,13 +158,16 @@ def fit_head(
             "objects of another kind as well (debris will do)."
         )
     target = np.array([classes.index(name) for name in names])
+    features = next(iter(embeddings.values())).features.shape[1]
     weights, chances, usable = _model(vectors, target, Prior.of(encoder), seed)
-    features = vectors[:, -next(iter(embeddings.values())).features.shape[1] :]
-    second, plain, _ = _model(features, target, None, seed)
-    share = _share_of_first(chances, plain, target[usable])
-    chances = _stacked(chances, plain, share)
-    weights |= {_SECOND + name: value for name, value in second.items()}
-    weights[_SECOND + "share"] = np.array([1 - share])
+    second, others, _ = _second_model(vectors, features, target, seed)
+    third, plain, _ = _model(vectors[:, -features:], target, None, seed)
+    chances = [chances, others, plain]
+    shares = _shares(chances, target[usable])
+    chances = _stacked(chances, shares)
+    for start, part, share in ((_SECOND, second, shares[1]), (_FEATURES, third, shares[2])):
+        weights |= {start + name: value for name, value in part.items()}
+        weights[start + "share"] = np.array([share])
     card = {
         "kind": "classifier",
         "classes": classes,
@@ -169,33 +177,58 @@ def fit_head(
         "method": "probabilistic linear discriminant analysis of embedding and features",
         "seed": seed,
         "temperature": float(weights["temperature"][0]),
-        "share_of_features_alone": 1 - share,
+        "share_without_simulation": float(1 - shares[0]),
         **_figures(chances, target, usable, classes),
     }
     return card, {key: value.astype(np.float32) for key, value in weights.items()}
 
 
-def _model(vectors, target, prior: Prior | None, seed: int):
+def _model(vectors, target, prior: Prior | None, seed: int, softer: float = 1.0):
     """Return the arrays of one model, chances of left-out examples, and who these are."""
     weights = _fit(vectors, target, prior or Prior.vague(vectors))
     forms = _forms(target, seed)
     weights |= {"examples": weights.pop("places")[forms], "example_class": target[forms]}
     scores, usable = _leave_one_out(vectors, target, forms, weights)
-    temperature = best_temperature(scores, target[usable], float(weights["temperature"][0]))
+    before = float(weights["temperature"][0])
+    temperature = softer * best_temperature(scores, target[usable], before)
     weights["temperature"] = np.array([temperature])
     return weights, softmax(scores / temperature + _log_priors(scores.shape[1])), usable
 
 
-def _share_of_first(first, second, target) -> float:
-    """Return the weight of the first of two models with which left-out examples are likeliest."""
-    rows = np.arange(len(target))
-    here, there = _named(first)[rows, target], _named(second)[rows, target]
+def _second_model(vectors, features: int, target, seed: int):
+    """Return what :func:`_model` does, of the model that knows nothing from simulation."""
+    own = vectors[:, -features:]
+    deviation = own.std(axis=0)
+    seen_as = {"middle": own.mean(axis=0), "deviation": np.where(deviation > 1e-6, deviation, 1.0)}
+    weights, *rest = _model(seen_by_second(vectors, seen_as), target, None, seed, _SOFTER)
+    return weights | seen_as, *rest
 
-    def loss(share):
-        belief = _ENCODER_WEIGHT * np.log(share) + _FEATURES_WEIGHT * np.log(1 - share)
-        return -np.log(share * here + (1 - share) * there + 1e-9).sum() - belief
 
-    return float(minimize_scalar(loss, bounds=(0.01, 0.99), method="bounded").x)
+def seen_by_second(vectors: np.ndarray, second: dict[str, np.ndarray]) -> np.ndarray:
+    """Return vectors as the second model sees them: features drawn in, with little weight."""
+    count = len(second["middle"])
+    features = np.arcsinh((vectors[:, -count:] - second["middle"]) / second["deviation"])
+    return np.concatenate([vectors[:, :-count], _FEATURES_WEIGHT * features], axis=1)
+
+
+def _features_alone(vectors: np.ndarray, third: dict[str, np.ndarray]) -> np.ndarray:
+    """Return vectors as the third model sees them."""
+    return vectors[:, -len(third["centre"]) :]
+
+
+def _shares(chances: list[np.ndarray], target: np.ndarray) -> np.ndarray:
+    """Return the weights of the models with which left-out examples are likeliest.
+
+    Expectation-maximisation, held to the beliefs.
+    """
+    beliefs = np.array(_BELIEFS)
+    likely = np.stack([_named(one)[np.arange(len(target)), target] for one in chances]) + 1e-9
+    shares = beliefs / beliefs.sum()
+    for _ in range(200):
+        mine = shares[:, None] * likely
+        counts = beliefs + (mine / mine.sum(axis=0)).sum(axis=1)
+        shares = counts / counts.sum()
+    return shares
 
 
 def _named(chances: np.ndarray) -> np.ndarray:
@@ -203,10 +236,11 @@ def _named(chances: np.ndarray) -> np.ndarray:
     return chances[:, :-1] / np.maximum(chances[:, :-1].sum(axis=1, keepdims=True), 1e-300)
 
 
-def _stacked(first, second, share: float) -> np.ndarray:
-    """Return the mean of two models' chances; that of a new kind is the first's alone."""
-    named = share * _named(first) + (1 - share) * _named(second)
-    return np.column_stack([(1 - first[:, -1:]) * named, first[:, -1]])
+def _stacked(chances: list[np.ndarray], shares) -> np.ndarray:
+    """Return the mean of the models' chances; that of a new kind is the first's alone."""
+    new = chances[0][:, -1:]
+    named = sum(share * _named(one) for share, one in zip(shares, chances, strict=True))
+    return np.column_stack([(1 - new) * named, new])
 
 
 def _gather(embeddings, named):
@@ -270,22 +304,29 @@ def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray
 def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     """Return the chances ``(n, k + 1)`` of classes that are equally common; the last is a new kind.
 
-    Heads of former versions have no second model. A head may say how common its classes are, one
+    Heads of former versions have fewer models. A head may say how common its classes are, one
     number each (``common``); those of users do not.
     """
-    scores = scores_of(vectors, weights) / weights["temperature"]
-    first = softmax(scores + _log_priors(scores.shape[1]))
-    second = {
-        name.removeprefix(_SECOND): value
-        for name, value in weights.items()
-        if name.startswith(_SECOND)
-    }
-    chances = first
-    if second:
-        features = vectors[:, -len(second["centre"]) :]
-        chances = _stacked(first, chances_of(features, second), 1 - float(second["share"][0]))
+    models, shares = [(vectors, weights)], []
+    for start, seen_by in ((_SECOND, seen_by_second), (_FEATURES, _features_alone)):
+        if part := part_of(weights, start):
+            models.append((seen_by(vectors, part), part))
+            shares.append(float(part["share"][0]))
+    chances = _stacked([_chances_of_one(*model) for model in models], [1 - sum(shares), *shares])
     common = np.append(weights.get("common", np.ones(chances.shape[1] - 1)), 1.0)
     return chances * common / (chances * common).sum(axis=1, keepdims=True)
+
+
+def _chances_of_one(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the chances ``(n, k + 1)`` by a single model."""
+    scores = scores_of(vectors, weights) / weights["temperature"]
+    return softmax(scores + _log_priors(scores.shape[1]))
+
+
+def part_of(weights: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names start so, under the rest of the name."""
+    named = ((name, value) for name, value in weights.items() if name.startswith(start))
+    return {name.removeprefix(start): value for name, value in named}
 
 
 def _with_new_kind(columns, places, weights):
