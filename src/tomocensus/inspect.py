@@ -47,9 +47,10 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
     """
     header = read_header(sample.path, sample.voxel_size)
     if header.voxel_size is None:
+        stated = next((text for text in header.warnings if "no usable" in text), "")
         raise InputError(
-            f"{sample.path}: the header states no usable voxel size. Give it in Å in the sample "
-            f"sheet's column 'voxel_size' of '{sample.tomogram}'."
+            f"{sample.path}: {stated or 'the header states no usable voxel size'}. Give it in Å in "
+            f"the sample sheet's column 'voxel_size' of '{sample.tomogram}'."
         )
     notes = [f"{sample.path}: {text}" for text in header.warnings]
     if min(header.shape) < 8:

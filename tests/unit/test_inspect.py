@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import mrcfile
 import numpy as np
 import pytest
 
@@ -42,6 +43,16 @@ def test_good_input(sample, blobs, tmp_path):
     assert facts["statistics"]["percentiles"]["50"] == pytest.approx(-np.median(blobs), rel=1e-4)
     write_json(tmp_path / "input.json", facts)
     assert json.loads((tmp_path / "input.json").read_text()) == facts
+
+
+@pytest.mark.parametrize("stated", [1.37e-9, 2e30])
+def test_a_voxel_size_that_no_volume_has_is_told_and_can_be_given(tomogram, stated):
+    with mrcfile.open(tomogram, "r+") as file:
+        file.voxel_size = stated
+    told = rf"no usable voxel size \({stated:.3g} Å is stated\)\. Give it in Å"
+    with pytest.raises(InputError, match=told.replace("+", r"\+")):
+        inspect(Sample("A", str(tomogram)))
+    assert inspect(Sample("A", str(tomogram), voxel_size=20.0))["voxel_size"] == 20.0
 
 
 @pytest.mark.parametrize(("sign", "polarity"), [(1, "bright"), (-1, "dark")])

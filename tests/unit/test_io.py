@@ -396,3 +396,22 @@ def test_zarr_faults(tmp_path):
     zarr.create_array(tmp_path / "b.zarr", shape=(2, 3, 4, 5), dtype="f4")
     with pytest.raises(InputError, match="one volume"):
         read_header(tmp_path / "b.zarr")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_damaged_chunk_is_told_with_the_image_s_path(tmp_path, version):
+    path = write_zarr(tmp_path / "a.zarr", version)
+    for chunk in (path / "1").rglob("*"):
+        if chunk.is_file() and not chunk.name.startswith((".", "zarr")):
+            chunk.write_bytes(chunk.read_bytes()[:9] + b"broken")
+    with pytest.raises(InputError, match=r"a\.zarr: a chunk cannot be read .* again"):
+        np.asarray(open_array(path, 20.0)[1:3])
+    assert np.asarray(open_array(path)).shape == (8, 8, 8)
+    with pytest.raises(IndexError):
+        open_array(path)[9]
+
+
+def test_a_volume_without_voxels_is_told(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(0, 4, 4), dtype="f4")
+    with pytest.raises(InputError, match="holds no voxels"):
+        read_header(tmp_path / "a.zarr", 10.0)

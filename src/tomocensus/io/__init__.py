@@ -47,7 +47,12 @@ def read_header(path: str | os.PathLike, voxel_size: float | None = None) -> Hea
     InputError
         Where there is no such file, or it is truncated or not a volume.
     """
-    return _module(path).read_header(Path(path), voxel_size)
+    header = _module(path).read_header(Path(path), voxel_size)
+    if 0 in header.shape:
+        raise InputError(
+            f"{path}: holds no voxels (shape z, y, x = {header.shape}). Check how it was made."
+        )
+    return header
 
 
 def open_array(path: str | os.PathLike, voxel_size: float | None = None):

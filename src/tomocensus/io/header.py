@@ -30,6 +30,9 @@ ANGSTROM = {
 }
 """Length of a unit in Å, by its lower-case name."""
 
+# Å; a voxel size beyond was written in another unit, or is no voxel size.
+_SMALLEST, _LARGEST = 0.05, 1e5
+
 
 @dataclass(frozen=True)
 class Header:
@@ -67,11 +70,12 @@ def usable_voxel_size(
 ) -> float | None:
     """Return x of the voxel size ``(x, y, z)``, add to `warnings` what is odd about it.
 
-    None where x is missing, not finite or not positive.
+    None where x is missing, not finite or beyond what any volume has.
     """
     x = sizes[0]
-    if x is None or not np.isfinite(x) or x <= 0:
-        warnings.append("the header states no usable voxel size")
+    if x is None or not np.isfinite(x) or not _SMALLEST <= x <= _LARGEST:
+        stated = "" if x is None else f" ({x:.4g} Å is stated)"
+        warnings.append(f"the header states no usable voxel size{stated}")
         return None
     known = [s for s in sizes if s is not None]
     if any(not np.isfinite(s) or abs(s - x) > 0.01 * x for s in known):

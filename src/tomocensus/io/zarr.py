@@ -24,8 +24,8 @@ class _Level:
 class _View:
     """The last three axes of a Zarr array, sliced lazily."""
 
-    def __init__(self, array: zarr.Array) -> None:
-        self._array = array
+    def __init__(self, array: zarr.Array, path: Path) -> None:
+        self._array, self._path = array, path
         self._lead = (0,) * (array.ndim - 3)
         self.shape = array.shape[-3:]
         self.dtype = array.dtype
@@ -36,7 +36,15 @@ class _View:
 
     def __getitem__(self, key) -> np.ndarray:
         key = key if isinstance(key, tuple) else (key,)
-        return np.asarray(self._array[self._lead + key])
+        try:
+            return np.asarray(self._array[self._lead + key])
+        except (IndexError, MemoryError):
+            raise
+        except Exception as error:  # each codec has its own kinds for damaged chunks
+            raise InputError(
+                f"{self._path}: a chunk cannot be read ({type(error).__name__}: {error}). Copy or "
+                "download the image again."
+            ) from error
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         data = self[:, :, :]
@@ -68,7 +76,7 @@ def read_header(path: Path, voxel_size: float | None = None) -> Header:
 
 def open_array(path: Path, voxel_size: float | None = None) -> _View:
     """Return a lazy view, ZYX, of the level whose voxel size is nearest to the asked one."""
-    return _View(_choose(_levels(path, []), voxel_size).array)
+    return _View(_choose(_levels(path, []), voxel_size).array, path)
 
 
 def _levels(path: Path, warnings: list[str]) -> list[_Level]:
