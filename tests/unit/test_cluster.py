@@ -400,6 +400,27 @@ def test_labelmap_of_another_program():
     assert list(result.table["volume_angstrom3"]) == [64, 64]
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["int16", "uint8", "int64", "float32"]))
+def test_labelmaps_are_numbered_anew_in_the_order_of_their_numbers(seed, dtype):
+    rng = np.random.default_rng(seed)
+    some = rng.integers(-3 if dtype[0] != "u" else 0, 120, 6)
+    labels = rng.choice([0, 0, *some], tuple(rng.integers(1, 9, 3))).astype(dtype)
+    with tempfile.TemporaryDirectory() as scratch:
+        results = [cluster_labels(labels, 2.0), cluster_labels(labels, 2.0, 2, scratch)]
+    names = np.unique(labels[labels > 0])
+    for result in results:
+        assert len(result.table) == len(names)
+        for number, name in enumerate(names, start=1):
+            np.testing.assert_array_equal(result.labels == number, labels == name)
+            row = result.table.iloc[number - 1]
+            assert row["voxels"] == (labels == name).sum()
+            assert row["solidity"] == digital_solidity(labels == name)
+            inner = (labels == name)[1:-1, 1:-1, 1:-1].sum()
+            assert row["touches_border"] == (inner < row["voxels"])
+            assert row["mean_probability"] == 1
+
+
 @pytest.mark.parametrize("scale", [1, 100, 255])
 def test_decode_probability(scale):
     values = np.array([0, scale / 2, scale], np.float32)

@@ -56,8 +56,8 @@ def main(arguments):
 def run(arguments, facts, scratch=None):
     """Cluster and write labels, table and record."""
     if arguments.given:
-        given = np.asarray(read_volume(arguments.given).data)
-        found = cluster_labels(given, facts["voxel_size"])
+        given = read_volume(arguments.given).data
+        found = cluster_labels(given, facts["voxel_size"], arguments.threads, scratch)
     else:
         found = from_maps(arguments, facts, scratch)
     _stage.say(f"{facts['tomogram']}: {len(found.table)} instances")

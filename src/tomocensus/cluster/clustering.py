@@ -11,16 +11,15 @@ from pathlib import Path
 import numba
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from tomocensus.cluster.labelling import Runs, find_runs
+from tomocensus.cluster.labelling import Runs, find_runs, renumber
 from tomocensus.cluster.levels import LEVELS, part_by_levels, percolates, reaches_across
 from tomocensus.cluster.outlines import is_sharp
 from tomocensus.cluster.pieces import CONVEX, CUBES, Piece, part_by_outlines, separate
 from tomocensus.cluster.smoothing import chances, smooth_box
 from tomocensus.cluster.solidity import digital_solidity
-from tomocensus.cluster.table import describe, paint
+from tomocensus.cluster.table import describe, for_each, paint
 from tomocensus.errors import InputError
 from tomocensus.parallel import each, spans
 from tomocensus.volume import release_pages, releasing
@@ -432,27 +431,39 @@ def _otsu(data: np.ndarray, binary: bool, threads: int = 1) -> float:
     return float(threshold_otsu(hist=(counts, (np.arange(256) + 0.5) / 256)))
 
 
-def cluster_labels(labels: np.ndarray, voxel_size: float | Sequence[float]) -> Clustering:
+def cluster_labels(
+    labels: np.ndarray,
+    voxel_size: float | Sequence[float],
+    threads: int = 1,
+    scratch: str | Path | None = None,
+) -> Clustering:
     """Take over another program's labelmap: number it 1..N and describe its objects.
 
     Parameters
     ----------
     labels : numpy.ndarray
-        Integers (or whole floats), 0 background.
+        ``(nz, ny, nx)`` integers (or whole floats), 0 background.
     voxel_size : float or sequence of float
         Å; one edge or three (z, y, x).
+    threads : int
+        Objects described at a time; the result does not depend on it.
+    scratch : path, optional
+        Existing folder for the result, as of :func:`cluster`.
     """
-    given = np.rint(np.asarray(labels)).astype(np.int64)
-    given[given < 0] = 0
-    names, inverse = np.unique(given, return_inverse=True)
-    number = np.arange(len(names)) + (0 if len(names) and names[0] == 0 else 1)
-    fresh = number[inverse].reshape(given.shape).astype(np.int32)
-    pieces = []
-    for label, box in enumerate(ndimage.find_objects(fresh), start=1):
-        mask = fresh[box] == label
+    fresh = _zeros(labels.shape, np.int32, scratch)
+    boxes = renumber(labels, fresh)
+
+    def piece(index: int) -> Piece:
+        box = boxes[index]
+        mask = fresh[box] == index + 1
         start = tuple(side.start for side in box)
-        solid = digital_solidity(mask)
-        pieces.append(Piece(start, mask, solid, "given", label, 1.0, "none", 0))
-    table = describe(pieces, fresh, fresh > 0, (fresh > 0).astype(np.float32), _edges(voxel_size))
+        made = Piece(start, mask, digital_solidity(mask), "given", index + 1, 1.0, "none", 0)
+        # Only the box is wanted from here: boxes of wide nets would hold the volume many times.
+        made.mask = np.broadcast_to(np.True_, mask.shape)
+        return made
+
+    pieces = for_each(piece, len(boxes), threads, fresh)
+    sure = np.broadcast_to(np.uint8(100), fresh.shape)
+    table = describe(pieces, fresh, sure, sure, _edges(voxel_size), threads)
     table.attrs = {}
     return Clustering(fresh, table, {"instances": len(pieces)})

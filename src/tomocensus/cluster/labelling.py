@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from tomocensus.parallel import each, spans
-from tomocensus.volume import release_pages
+from tomocensus.volume import release_pages, releasing
 
 # Runs painted at a time, before the pages that they lie in are let go of.
 _RUNS = 100_000
@@ -95,6 +95,60 @@ def label_slabs(objects: np.ndarray, out: np.ndarray, slab: int = 32) -> int:
     runs = find_runs(objects, slab)
     runs.paint(out, np.arange(runs.count + 1, dtype=np.int32))
     return runs.count
+
+
+def renumber(labels: np.ndarray, out: np.ndarray) -> list[tuple[slice, slice, slice]]:
+    """Number the objects of a labelmap 1..N in the order of their numbers, slice by slice.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(nz, ny, nx)`` integers or whole floats; what is not above 0 is background.
+    out : numpy.ndarray
+        int32, same shape; filled.
+
+    Returns
+    -------
+    list of tuple of slice
+        The box of each object.
+    """
+    names = np.zeros(0, np.int64)
+    for section in releasing(labels, labels):
+        names = np.union1d(names, _stretches(section)[0])
+    names = names[names > 0]
+    numbers = np.arange(1, len(names) + 1, dtype=np.int32)
+    low = np.full((len(names), 3), np.iinfo(np.int64).max)
+    high = np.zeros((len(names), 3), np.int64)
+    for z in releasing(range(len(labels)), labels, out):
+        values, lengths = _stretches(labels[z])
+        fresh = np.zeros(len(values), np.int32)
+        there = values > 0
+        fresh[there] = numbers[np.searchsorted(names, values[there])]
+        out[z] = np.repeat(fresh, lengths).reshape(out.shape[1:])
+        _grow_boxes(out[z], z, low, high)
+    return [
+        tuple(slice(int(a), int(b)) for a, b in zip(one, two, strict=True))
+        for one, two in zip(low, high, strict=True)
+    ]
+
+
+def _stretches(section: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of a slice's stretches of one value, in order, and their lengths."""
+    flat = np.rint(np.asarray(section)).astype(np.int64).ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    return flat[starts], np.diff(np.append(starts, flat.size))
+
+
+@numba.njit(cache=True, nogil=True)
+def _grow_boxes(section, z, low, high):
+    """Grow the corners of the boxes of the labels in slice `z`."""
+    for y in range(section.shape[0]):
+        for x in range(section.shape[1]):
+            k = section[y, x] - 1
+            if k >= 0:
+                low[k, 0], high[k, 0] = min(low[k, 0], z), z + 1
+                low[k, 1], high[k, 1] = min(low[k, 1], y), max(high[k, 1], y + 1)
+                low[k, 2], high[k, 2] = min(low[k, 2], x), max(high[k, 2], x + 1)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -28,7 +28,7 @@ COLUMNS = (
 )
 
 
-def _each(work, count: int, threads: int, *arrays: np.ndarray) -> list:
+def for_each(work, count: int, threads: int, *arrays: np.ndarray) -> list:
     """Return ``work(index)`` of `count` pieces, and let go of pages after some of them."""
 
     def some(part):
@@ -65,7 +65,7 @@ def paint(pieces: list[Piece], labels: np.ndarray, threads: int = 1) -> list[Pie
         place = np.array(_first(labels[pieces[index].box], index + 1))
         return tuple((place + pieces[index].start).tolist()) if place[0] >= 0 else None
 
-    places = _each(first, len(pieces), threads, labels)
+    places = for_each(first, len(pieces), threads, labels)
     seen = sorted((place, index) for index, place in enumerate(places) if place is not None)
     shown = [pieces[index] for _, index in seen]
     numbers = np.arange(1, len(shown) + 1)
@@ -76,7 +76,7 @@ def paint(pieces: list[Piece], labels: np.ndarray, threads: int = 1) -> list[Pie
         def rename(at, old=old, new=new):
             _rename(labels[shown[at].box], old[at], new[at])
 
-        _each(rename, len(shown), threads, labels)
+        for_each(rename, len(shown), threads, labels)
     return shown
 
 
@@ -155,7 +155,7 @@ def describe(
         )
         return *_measure(crop, objects[box], probability[box], index + 1), border
 
-    found = _each(measure, len(pieces), threads, labels, objects, probability)
+    found = for_each(measure, len(pieces), threads, labels, objects, probability)
     found = np.array(found, float).reshape(-1, 4)
     voxels = found[:, 0].astype(np.int64)
     table = pd.DataFrame(
