@@ -554,7 +554,9 @@ def test_positions_in_angstrom_use_the_origin(tmp_path, labels):
         ("t,0,0,0,a", "no instance"),
         ("t,6,0,0,a", "outside"),
         ("t,-1,0,0,a", "outside"),
+        ("t,1e300,-1e300,0,a", "outside"),
         ("u,1,1,1,a", "no such tomogram"),
+        ("t,3,2,1,unknown", "no class"),
     ],
 )
 def test_rows_that_meet_nothing_are_reported_and_left_out(tmp_path, labels, row, reason):
@@ -587,11 +589,34 @@ def test_the_same_name_twice_counts_once(tmp_path, labels):
         ("tomogram,x,y,class\nt,1,2,a\n", "column z missing"),
         ("tomogram,x,y,z,class\nt,1,2,near,a\n", "row 2, column z: not a number"),
         ("tomogram,x,y,z,class\nt,1,2,3,\n", "row 2, column class: empty"),
+        ("tomogram,x,y,z,class\nt,1,2,inf,a\n", "row 2, column z: not a number"),
+        ("# mine\ntomogram,x,y,z,class\n\n# a\nt,1,2,q,a\n", "row 5, column z: not a number"),
+        ("tomogram,x,y,z,class\nt,1,2,3,a\nt,1,2,3,a,b\n", "row 3: 6 cells, .* 5 columns"),
+        ("tomogram,x,y,z,class\nt,1,2\n", "row 2, column class: empty"),
+        ('tomogram,x,y,z,class\nt,1,2,"3\nt,1,2,3,a\n', "row 2, column class: empty"),
+        ("tomogram,x,x_angstrom,y,z,class\nt,1,1,2,3,a\n", "twice"),
+        ("", "empty"),
+        ("\n# nothing yet\n", "empty"),
     ],
 )
 def test_a_wrong_file_of_examples_says_where(tmp_path, text, reason):
     with pytest.raises(InputError, match=reason):
         read_examples(write(tmp_path / "e.csv", text))
+
+
+def test_examples_may_have_comments_and_empty_columns_at_the_end(tmp_path):
+    text = "# mine\ntomogram\tx\ty\tz\tclass\t\nt\t3\t2\t1\ta # sure\t\n\nt\t5\t4\t3\t b \t\n"
+    table = read_examples(write(tmp_path / "e.tsv", text))
+    assert table["class"].tolist() == ["a", "b"]
+    assert table["row"].tolist() == [3, 5]
+    assert table[["x", "y", "z"]].to_numpy().tolist() == [[3, 2, 1], [5, 4, 3]]
+
+
+def test_a_file_of_examples_that_is_no_text_is_told(tmp_path):
+    path = tmp_path / "e.csv"
+    path.write_bytes(b"tomogram,x,y,z,class\nt,1,2,3,v\xe9sicule\n")
+    with pytest.raises(InputError, match=r"e\.csv: cannot be read .* UTF-8"):
+        read_examples(path)
 
 
 def test_a_missing_file_of_examples_is_named(tmp_path):

@@ -52,7 +52,7 @@ rule train_classifier:
         "../../envs/classify.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_all(4000, 4, example_tomograms(), together=True),
+        mem_mb=memory_of_all(4000, 0, example_tomograms()),
         runtime=times_attempt(20),
     params:
         script=script("train_classifier"),

@@ -7,8 +7,6 @@ import _stage
 
 _stage.limit_threads(1)
 
-import numpy as np
-
 from tomocensus.classify import Embeddings, fit_head, look_up_examples, read_examples
 from tomocensus.errors import InputError
 from tomocensus.io import read_volume
@@ -24,10 +22,7 @@ def main(arguments):
         )
     examples = read_examples(arguments.examples)
     known = sorted(set(examples["tomogram"]) & set(read_samples(arguments.sheet)))
-    labels = {
-        name: np.asarray(read_volume(f"results/{name}/labels.mrc").data).astype(np.int32)
-        for name in known
-    }
+    labels = {name: read_volume(f"results/{name}/labels.mrc").data for name in known}
     places = {name: _stage.inspected(f"results/{name}/input.json") for name in known}
     named, problems = look_up_examples(examples, labels, places)
     for problem in problems:

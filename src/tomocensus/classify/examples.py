@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from tomocensus.classify.head import UNKNOWN
 from tomocensus.errors import InputError
 from tomocensus.volume import angstrom_to_voxel, corner_offset
 
@@ -25,41 +27,65 @@ def read_examples(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns tomogram, x, y, z, class, unit (``voxel`` or ``angstrom``) and row.
+        Columns tomogram, x, y, z, class, unit (``voxel`` or ``angstrom``) and row (line of the
+        file). Lines that begin with ``#`` are comments, as is what follows one.
 
     Raises
     ------
     InputError
-        For missing columns, empty cells and positions that are not numbers.
+        For a file that is no table, missing columns, empty cells and positions that are not
+        numbers; with the line of the file.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file. Write one row an example: {', '.join(COLUMNS)}.")
-    first = path.read_text(encoding="utf-8-sig").partition("\n")[0]
-    table = pd.read_csv(
-        path, sep="\t" if "\t" in first else ",", dtype=str, keep_default_na=False, comment="#"
-    )
-    table.columns = [str(name).strip() for name in table.columns]
+    table, numbers = _read_table(path)
     unit = "angstrom" if "x_angstrom" in table.columns else "voxel"
     table = table.rename(columns={f"{axis}_angstrom": axis for axis in "xyz"})
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise InputError(f"{path}: column {', '.join(missing)} missing. Needed: {COLUMNS}.")
     table = table[list(COLUMNS)].copy()
-    table["row"] = np.arange(2, len(table) + 2)
+    if len(table.columns) > len(COLUMNS):
+        raise InputError(f"{path}: a column stands twice. Remove one.")
+    table["row"] = numbers
     for name in ("tomogram", "class"):
-        table[name] = table[name].str.strip()
         if (table[name] == "").any():
             row = table.loc[table[name] == "", "row"].iloc[0]
             raise InputError(f"{path}: row {row}, column {name}: empty. Fill it in.")
     for axis in "xyz":
-        values = pd.to_numeric(table[axis], errors="coerce")
-        if values.isna().any():
-            row = table.loc[values.isna(), "row"].iloc[0]
+        values = pd.to_numeric(table[axis], errors="coerce").astype(float)
+        if not np.isfinite(values).all():
+            row = table.loc[~np.isfinite(values), "row"].iloc[0]
             raise InputError(f"{path}: row {row}, column {axis}: not a number. Correct it.")
         table[axis] = values
     table["unit"] = unit
     return table
+
+
+def _read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
+    """Return a table of texts and the line of the file that each row stands in."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Save it as text in UTF-8.") from error
+    kept = [(line, text) for line, text in enumerate(lines, 1) if text.partition("#")[0].strip()]
+    if not kept:
+        raise InputError(f"{path}: empty. Its first row names the columns: {', '.join(COLUMNS)}.")
+    separator = "\t" if "\t" in kept[0][1] else ","
+    cells = [
+        [cell.strip() for cell in next(csv.reader([text.partition("#")[0]], delimiter=separator))]
+        for _, text in kept
+    ]
+    header = cells[0]
+    for (line, _), row in zip(kept, cells, strict=True):
+        if any(row[len(header) :]):
+            raise InputError(
+                f"{path}: row {line}: {len(row)} cells, the header names {len(header)} columns. "
+                "Remove what is too much."
+            )
+    rows = [(row + [""] * len(header))[: len(header)] for row in cells[1:]]
+    return pd.DataFrame(rows, columns=header, dtype=str), [line for line, _ in kept[1:]]
 
 
 def look_up_examples(
@@ -87,6 +113,12 @@ def look_up_examples(
     for row in examples.itertuples(index=False):
         name, kind, number = row[0], row[4], row[5]
         where = f"row {number} ({name}, {kind})"
+        if kind == UNKNOWN:
+            problems.append(
+                f"{where}: '{UNKNOWN}' is no class, it stands for what resembles none. Name what "
+                "the object is, or call it debris"
+            )
+            continue
         if name not in labels:
             problems.append(f"{where}: no such tomogram in the sample sheet")
             continue
@@ -96,7 +128,8 @@ def look_up_examples(
             size = facts["voxel_size"]
             offset = corner_offset(tuple(facts["origin"]), tuple(facts["nstart"]), size)
             point = angstrom_to_voxel(point, size, offset)
-        x, y, z = np.rint(point).astype(int)
+        # What lies far outside is no integer.
+        x, y, z = np.rint(np.clip(point, -1, 2**31)).astype(int)
         array = labels[name]
         if not all(0 <= at < side for at, side in zip((z, y, x), array.shape, strict=True)):
             problems.append(f"{where}: outside the volume")
