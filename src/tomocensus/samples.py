@@ -377,6 +377,6 @@ def _row_faults(row: dict[str, str], base: Path) -> list[str]:
         f"column '{column}': no such file '{row[column]}'; correct the path (relative paths are "
         f"relative to the working directory, {base.resolve()})"
         for column in FILE_COLUMNS
-        if column in row and not (base / row[column]).exists()
+        if column in row and not os.path.exists(base / row[column])
     ]
     return faults
