@@ -37,8 +37,8 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
         ([z, y, x]), ``voxel_size`` (Å), ``origin`` (Å) and ``nstart`` ([x, y, z]), ``dtype``,
         ``polarity`` (dark or bright), ``polarity_source``, ``polarity_confidence`` (None where
         stated), ``statistics``, ``warnings``, and the paths of ``mask``, ``annotation``,
-        ``probability``, ``labels``, ``ground_truth`` and ``ground_truth_classes`` with
-        ``probability_scale`` (None without a map).
+        ``probability``, ``boundary``, ``labels``, ``ground_truth`` and ``ground_truth_classes``
+        with ``probability_scale`` and ``boundary_scale`` (None without a map).
 
     Raises
     ------
@@ -74,7 +74,9 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
         "mask": sample.mask,
         "annotation": sample.annotation,
         "probability": sample.probability,
-        "probability_scale": _probability_scale(sample, probability_scale),
+        "probability_scale": _scale(sample.probability, sample, probability_scale),
+        "boundary": sample.boundary,
+        "boundary_scale": _scale(sample.boundary, sample, probability_scale),
         "labels": sample.labels,
         "ground_truth": sample.ground_truth,
         "ground_truth_classes": sample.ground_truth_classes,
@@ -209,7 +211,7 @@ def _finite(section) -> bool:
 
 def _check_companions(sample: Sample, header: Header, notes: list[str]) -> None:
     """Check the volumes that go with a tomogram."""
-    for what in ("mask", "annotation", "probability", "labels", "ground_truth"):
+    for what in ("mask", "annotation", "probability", "boundary", "labels", "ground_truth"):
         path = getattr(sample, what)
         if path is None:
             continue
@@ -237,7 +239,7 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
             if not missing.any():
                 notes.append(f"{path}: no voxel is labelled as {name}; training needs both")
         return
-    if what == "probability":
+    if what in ("probability", "boundary"):
         return
     data = open_array(path)
     found = False
@@ -259,9 +261,8 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
         notes.append(f"{path}: holds no object")
 
 
-def _probability_scale(sample: Sample, default: int | str | None) -> int | None:
-    """Return what certain means in the given map; check that its values fit."""
-    path = sample.probability
+def _scale(path: str | None, sample: Sample, default: int | str | None) -> int | None:
+    """Return what certain means in a given map; check that its values fit."""
     if path is None:
         return None
     data = open_array(path)

@@ -24,6 +24,7 @@ FILE_COLUMNS = (
     "mask",
     "annotation",
     "probability",
+    "boundary",
     "labels",
     "ground_truth",
     "ground_truth_classes",
@@ -53,8 +54,10 @@ class Sample:
         Labelled volume for training; see `read_annotation`.
     probability : str or None
         Another program's probability map or binary mask.
+    boundary : str or None
+        Another program's map of the objects' outlines, beside its probability map.
     probability_scale : int or None
-        What certain means in it: 1, 100 or 255; None: told from its values.
+        What certain means in both: 1, 100 or 255; None: told from each map's values.
     labels : str or None
         Another program's labelmap.
     ground_truth, ground_truth_classes : str or None
@@ -69,6 +72,7 @@ class Sample:
     mask: str | None = None
     annotation: str | None = None
     probability: str | None = None
+    boundary: str | None = None
     probability_scale: int | None = None
     labels: str | None = None
     ground_truth: str | None = None
@@ -379,4 +383,9 @@ def _row_faults(row: dict[str, str], base: Path) -> list[str]:
         for column in FILE_COLUMNS
         if column in row and not os.path.exists(base / row[column])
     ]
+    if "boundary" in row and "probability" not in row:
+        faults.append(
+            "column 'boundary': outlines alone do not say what is object; name the map of the "
+            "objects in the column 'probability'"
+        )
     return faults

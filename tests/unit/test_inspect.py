@@ -127,7 +127,9 @@ def test_truncated(sample, tomogram):
         inspect(sample)
 
 
-@pytest.mark.parametrize("what", ["mask", "annotation", "probability", "labels", "ground_truth"])
+@pytest.mark.parametrize(
+    "what", ["mask", "annotation", "probability", "boundary", "labels", "ground_truth"]
+)
 def test_wrong_shape(sample, companion, what):
     path = companion(np.ones((31, 48, 48), np.int8))
     with pytest.raises(InputError, match="has shape"):
@@ -172,17 +174,19 @@ def test_values_that_are_no_labels(sample, companion, value):
         (90, None, 255, 255),
     ],
 )
-def test_probability_scale(sample, companion, highest, stated, default, scale):
+@pytest.mark.parametrize("what", ["probability", "boundary"])
+def test_scale_of_given_maps(sample, companion, what, highest, stated, default, scale):
     path = companion(np.linspace(0, highest, 32 * 48 * 48, dtype=np.float32).reshape(SHAPE))
-    row = replace(sample, probability=path, probability_scale=stated)
-    assert inspect(row, default)["probability_scale"] == scale
+    row = replace(sample, **{what: path}, probability_scale=stated)
+    assert inspect(row, default)[f"{what}_scale"] == scale
 
 
+@pytest.mark.parametrize("what", ["probability", "boundary"])
 @pytest.mark.parametrize(("low", "high", "stated"), [(-1, 1, None), (0, 300, None), (0, 90, 1)])
-def test_probability_out_of_range(sample, companion, low, high, stated):
+def test_given_map_out_of_range(sample, companion, what, low, high, stated):
     path = companion(np.linspace(low, high, 32 * 48 * 48, dtype=np.float32).reshape(SHAPE))
     with pytest.raises(InputError, match="must lie within"):
-        inspect(replace(sample, probability=path, probability_scale=stated))
+        inspect(replace(sample, **{what: path}, probability_scale=stated))
 
 
 def test_label_volume_written_by_this_program_is_taken(sample, tmp_path):

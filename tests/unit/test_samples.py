@@ -128,6 +128,7 @@ def test_row_survives_json(sheet):
         ("tomogram\tpath\tvoxel_size\nA\ta.mrc\t-1\n", ["'voxel_size': '-1'"]),
         ("tomogram\tpath\tpolarity\nA\ta.mrc\tblack\n", ["'black'", "dark, bright or auto"]),
         ("tomogram\tpath\tprobability_scale\nA\ta.mrc\t2\n", ["1, 100, 255 or auto"]),
+        ("tomogram\tpath\tboundary\nA\ta.mrc\ta.mrc\n", ["'boundary'", "'probability'"]),
     ],
 )
 def test_sheet_faults(sheet, text, messages):

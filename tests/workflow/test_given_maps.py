@@ -60,6 +60,31 @@ def test_outlines_of_the_segmenter_part_what_a_given_map_joins(project):
     assert set(record["inputs"]) == {"given", "boundary"}
 
 
+def test_a_given_map_of_outlines_parts_what_the_map_beside_it_joins(project):
+    outlines = np.zeros((16, 48, 80), np.float32)
+    outlines[4:12, 12:36, 38:40] = 255
+    (project / "data" / "outlines").mkdir()
+    path = project / "data" / "outlines" / "given.mrc"
+    write_mrc(path, Volume(outlines, VOXEL_SIZE))
+    maps = {"probability": {"one": "data/given.mrc"}, "boundary": {"one": str(path)}}
+    write_sheet(project, ["one"], polarity={"one": "bright"}, **maps)
+    # Given ones count, and the segmenter is not asked.
+    outlines_asked_for(project)
+    write_segmenter(project / "models" / "segmenter", outlines=True)
+    status, said = run(project, "--", LABELS)
+    assert status == 0, said
+    assert "rule segment" not in said
+    labels = np.asarray(read_volume(project / LABELS).data)
+    assert labels.max() == 2
+    assert labels[8, 24, 20] != labels[8, 24, 58]
+    record = json.loads((project / "results" / "one" / "cluster.json").read_text())
+    assert set(record["inputs"]) == {"given", "boundary"}
+    write_mrc(path, Volume(outlines * 0, VOXEL_SIZE))
+    status, said = run(project, "--", LABELS)
+    assert status == 0, said
+    assert read_volume(project / LABELS).data.max() == 1
+
+
 def test_a_segmenter_without_outlines_is_told(project):
     outlines_asked_for(project)
     status, said = run(project, "--", LABELS)

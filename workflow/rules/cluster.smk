@@ -7,6 +7,7 @@ rule cluster:
         unpack(
             named_files(
                 maps=cluster_maps,
+                boundary=outlines_given,
                 given=sample_files("labels"),
                 mask=sample_files("mask"),
             )
@@ -27,9 +28,9 @@ rule cluster:
         runtime=minutes(20, 60),
     params:
         script=script("cluster"),
-        files=options("maps", "given", "mask"),
+        files=options("maps", "boundary", "given", "mask"),
         settings=section("cluster", "predict_outlines"),
-        content=contents("probability", "labels", "mask"),
+        content=contents("probability", "boundary", "labels", "mask"),
         code=code("cluster"),
     shell:
         "python {params.script:q} {params.files:q} --inspected {input.inspected:q}"

@@ -39,7 +39,7 @@ save_memory()
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 # Large volumes that programs write whole: blocks of them are hashed, not all bytes.
-SAMPLED_COLUMNS = ("path", "probability")
+SAMPLED_COLUMNS = ("path", "probability", "boundary")
 
 
 def with_scale(sample):
@@ -292,9 +292,11 @@ def memory_of_clustering(base, bytes_a_voxel, most, for_levels, most_levels):
 
     def needed(wildcards, attempt):
         voxels = megavoxels(wildcards.tomogram)
+        sample = sample_of(wildcards)
         levels = (
             config["cluster"]["levels"]
-            and sample_of(wildcards).probability
+            and sample.probability
+            and not sample.boundary
             and not outlines_wanted()
         )
         more = (
@@ -380,7 +382,7 @@ def cluster_maps(wildcards):
         return []
     if sample.probability:
         given = ancient(sample.probability)
-        if not outlines_wanted():
+        if sample.boundary or not outlines_wanted():
             return given
         return [given, f"results/{wildcards.tomogram}/{OUTLINES}.mrc"]
     return one_or_all(
@@ -388,9 +390,17 @@ def cluster_maps(wildcards):
     )
 
 
+@known
+def outlines_given(wildcards):
+    """The given map of outlines; none where labels are given."""
+    sample = sample_of(wildcards)
+    given = sample.boundary and not sample.labels
+    return ancient(sample.boundary) if given else []
+
+
 @cache
 def outlines_wanted():
-    """Whether the segmenter's outlines part the objects of other programs' maps."""
+    """Whether the segmenter's outlines part the objects of maps of other programs without any."""
     wanted = config["cluster"]["predict_outlines"]
     if wanted and OUTLINES not in HEADS:
         raise WorkflowError(
@@ -457,7 +467,7 @@ def base_hash():
     return content(Path(folder) / "model.safetensors") if folder else None
 
 
-INSPECTED = ("path", "mask", "probability", "labels")
+INSPECTED = ("path", "mask", "probability", "boundary", "labels")
 TRACKED = (*INSPECTED, "voxel_size", "polarity", "probability_scale")
 
 

@@ -31,12 +31,16 @@ def from_maps(arguments, facts, scratch):
     probability = read_volume(arguments.maps[0]).data
     if facts.get("probability"):
         probability = decode_probability(probability, facts["probability_scale"], scratch)
+    outlines = maps.get("boundary")
+    if arguments.boundary:
+        given = read_volume(arguments.boundary).data
+        outlines = decode_probability(given, facts["boundary_scale"], scratch)
     mask = read_volume(arguments.mask).data if arguments.mask else None
     return cluster(
         probability,
         facts["voxel_size"],
         ClusterParameters(**json.loads(arguments.settings)),
-        boundary=maps.get("boundary"),
+        boundary=outlines,
         threads=arguments.threads,
         mask=mask,
         scratch=scratch,
@@ -69,11 +73,12 @@ def run(arguments, facts, scratch=None):
     )
     write_labels(arguments.labels, place)
     write_table(arguments.table, found.table)
+    files = {Path(path).stem: path for path in [*arguments.maps, arguments.given] if path}
     write_provenance(
         arguments.record,
         "cluster",
         __file__,
-        {Path(path).stem: path for path in [*arguments.maps, arguments.given] if path},
+        files | ({"boundary": arguments.boundary} if arguments.boundary else {}),
         json.loads(arguments.settings),
         facts=found.facts,
     )
@@ -81,7 +86,7 @@ def run(arguments, facts, scratch=None):
 
 options = _stage.parser(__doc__)
 options.add_argument("--maps", nargs="*", default=[], help="probability.mrc and further maps")
-_stage.optional(options, "--given", "--mask")
+_stage.optional(options, "--boundary", "--given", "--mask")
 options.add_argument("--inspected", required=True, help="input.json")
 options.add_argument("--settings", required=True, help="section 'cluster' as JSON")
 options.add_argument("--threads", type=int, default=1)
