@@ -421,6 +421,7 @@ def measure(cases: dict[str, Imaging], make, title: str, script: str, about: str
     options.add_argument("--encoder", default="models/base-encoder")
     options.add_argument("--classifier", default="models/base-classifier")
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--naming", action="store_true", help="only that")
     options.add_argument("--output")
     chosen = options.parse_args()
     base = load_model(chosen.segmenter, "segmenter")
@@ -430,8 +431,8 @@ def measure(cases: dict[str, Imaging], make, title: str, script: str, about: str
     for case in chosen.cases:
         polarity = cases[case].polarity
         fields = [make(case, number) for number in range(FIELDS)]
-        models = {"base": base}
-        if chosen.steps:
+        models = {} if chosen.naming else {"base": base}
+        if chosen.steps and not chosen.naming:
             models["fine-tuned"] = fine_tuned(
                 fields[-2:], polarity, base, chosen.steps, chosen.threads
             )
@@ -443,14 +444,18 @@ def measure(cases: dict[str, Imaging], make, title: str, script: str, about: str
             print(segmented[-1], flush=True)
         named.append(naming(fields, polarity, encoder, default).assign(case=case))
         print(naming_figures(named[-1])[0].round(2).to_string(), flush=True)
-    table = pd.DataFrame(segmented)
-    names, unseen = naming_figures(pd.concat(named))
-    text = f"""# {title}
+    head = f"# {title}\n\n`python benchmarks/{script} --steps {chosen.steps}`, segmenter "
+    head += f"{base.card['sha256'][:12]},\nencoder {encoder.card['sha256'][:12]}.\n"
+    parts = [] if chosen.naming else [head, _segmentation_text(pd.DataFrame(segmented), about)]
+    text = "\n".join([*parts, _naming_text(*naming_figures(pd.concat(named)))])
+    if chosen.output:
+        write_text(chosen.output, text)
+    print(text)
 
-`python benchmarks/{script} --steps {chosen.steps}`, segmenter {base.card["sha256"][:12]},
-encoder {encoder.card["sha256"][:12]}.
 
-{about} Dice at a
+def _segmentation_text(table: pd.DataFrame, about: str) -> str:
+    """Return that part of the page."""
+    return f"""{about} Dice at a
 threshold of 0.5; F1, precision and recall (of all objects, and of each kind) at IoU 0.5 with the
 boundary map. Fine-tuning: three slices of each of two others of the case.
 
@@ -459,8 +464,12 @@ boundary map. Fine-tuning: three slices of each of two others of the case.
 Mean:
 
 {_markdown(table.groupby("model").mean(numeric_only=True).reset_index())}
+"""
 
-## Naming
+
+def _naming_text(names: pd.DataFrame, unseen: pd.DataFrame) -> str:
+    """Return that part of the page."""
+    return f"""## Naming
 
 Correctly separated objects of two tomograms of each case; examples from two others (means of
 3 draws), or the shipped head, which knows 15 kinds and has seen no example. Beside it, with 10
@@ -473,9 +482,6 @@ area under the ROC curve, mean over the cases; {unseen["AUROC"].mean():.3f} in t
 
 {_markdown(unseen)}
 """
-    if chosen.output:
-        write_text(chosen.output, text)
-    print(text)
 
 
 def _markdown(table: pd.DataFrame) -> str:
