@@ -13,13 +13,13 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from tomocensus.errors import InputError
 from tomocensus.io import read_volume
 from tomocensus.provenance import read_json
 from tomocensus.samples import load_config, read_samples
+from tomocensus.tables import read_table
 
 COLUMNS = ("tomogram", "x", "y", "z", "class")
 
@@ -96,7 +96,7 @@ class Review:
             shown = Path(sample.probability)
             self.certain = read_json(folder / "input.json")["probability_scale"]
         self.probability = read_volume(shown).data if shown.is_file() else None
-        self.table = pd.read_csv(folder / "instances.csv", keep_default_na=False)
+        self.table = read_table(folder / "instances.csv")
         self.name = ""
 
     def colours(self) -> dict[int | None, np.ndarray]:

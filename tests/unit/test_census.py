@@ -1,7 +1,10 @@
+import numpy as np
 import pandas as pd
 import pytest
 
+from tomocensus.atomic import write_table
 from tomocensus.census import census, write_census
+from tomocensus.tables import read_table
 
 
 def table(name, classes):
@@ -30,3 +33,18 @@ def test_counts_and_densities(tmp_path):
     assert row.loc[("b", "m"), "count"] == 0
     write_census(instances, tmp_path / "c.csv", tmp_path / "c.parquet")
     assert len(pd.read_parquet(tmp_path / "c.parquet")) == len(pd.read_csv(tmp_path / "c.csv"))
+
+
+def test_a_table_read_again_has_names_as_text_and_numbers_as_numbers(tmp_path):
+    table = pd.DataFrame(
+        {
+            "tomogram": ["007", "NA"],
+            "group": ["1", ""],
+            "class": ["True", "nan"],
+            "instance": [1, 2],
+            "confidence": [0.5, np.nan],
+            "contact_instances": ["3", ""],
+        }
+    )
+    write_table(tmp_path / "t.csv", table)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv"), table, check_dtype=False)

@@ -10,6 +10,7 @@ from tomocensus.atomic import write_table
 from tomocensus.evaluate import evaluate_tomogram
 from tomocensus.io import read_volume
 from tomocensus.samples import read_annotation, read_samples
+from tomocensus.tables import read_table
 
 COLUMNS = ["tomogram", "metric", "value", "note"]
 
@@ -36,11 +37,11 @@ def score(name, sample, examples):
     if sample.annotation:
         annotation = read_annotation(sample.annotation, shape)
         excluded = np.nonzero((annotation >= 0).any(axis=(1, 2)))[0].tolist()
-    classes = pd.read_csv(folder / "classes.csv", keep_default_na=False)
+    classes = read_table(folder / "classes.csv")
     given = sample.probability or sample.labels
     truth_classes = None
     if sample.ground_truth_classes:
-        table = pd.read_csv(sample.ground_truth_classes)
+        table = read_table(sample.ground_truth_classes)
         truth_classes = dict(zip(table["instance"], table["class"], strict=True))
     return evaluate_tomogram(
         name,

@@ -1,15 +1,15 @@
 """Write the instances of one tomogram in the formats of other programs."""
 
 import _stage
-import pandas as pd
 
 from tomocensus.export import write_imod_points, write_picks, write_star
+from tomocensus.tables import read_table
 
 
 def main(arguments):
     """Read the instance table and write each format."""
     facts = _stage.inspected(arguments.inspected)
-    table = pd.read_csv(arguments.instances, keep_default_na=False, na_values=[""])
+    table = read_table(arguments.instances)
     write_star(arguments.star, table, facts)
     write_imod_points(arguments.points, table, facts)
     write_picks(arguments.picks, table, facts)

@@ -7,12 +7,12 @@ import _stage
 _stage.limit_threads(1)
 
 import numpy as np
-import pandas as pd
 
 from tomocensus.atomic import write_table
 from tomocensus.io import read_volume
 from tomocensus.measure import measure
 from tomocensus.provenance import write_provenance
+from tomocensus.tables import read_table
 from tomocensus.volume import corner_offset
 
 
@@ -24,8 +24,8 @@ def main(arguments):
         np.asarray(read_volume(arguments.labels).data).astype(np.int32),
         facts["voxel_size"],
         corner_offset(tuple(facts["origin"]), tuple(facts["nstart"]), facts["voxel_size"]),
-        pd.read_csv(arguments.clusters),
-        pd.read_csv(arguments.classes, keep_default_na=False),
+        read_table(arguments.clusters),
+        read_table(arguments.classes),
         tomogram=facts["tomogram"],
         group=arguments.group,
         contact_distance=settings["contact_distance"],

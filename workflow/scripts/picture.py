@@ -4,11 +4,11 @@ import json
 
 import _stage
 import numpy as np
-import pandas as pd
 
 from tomocensus.atomic import write_text
 from tomocensus.io import read_volume
 from tomocensus.report import picture, split_pictures
+from tomocensus.tables import read_table
 
 
 def main(arguments):
@@ -21,10 +21,10 @@ def main(arguments):
         tomogram,
         probability,
         labels,
-        pd.read_csv(arguments.instances, keep_default_na=False),
+        read_table(arguments.instances),
         slices=arguments.slices,
     )
-    drawn["splits"] = split_pictures(tomogram, labels, pd.read_csv(arguments.clusters))
+    drawn["splits"] = split_pictures(tomogram, labels, read_table(arguments.clusters))
     write_text(arguments.output, json.dumps(drawn, sort_keys=True))
 
 

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import _stage
-import pandas as pd
 
 from tomocensus.atomic import write_text
 from tomocensus.models import read_card
 from tomocensus.provenance import read_json, versions
 from tomocensus.report import build_report
 from tomocensus.samples import read_samples
+from tomocensus.tables import read_table
 
 STAGES = ("segment", "cluster", "embed", "classify", "measure")
 PACKAGES = ("tomocensus", "snakemake", "torch", "numpy", "scipy", "scikit-image", "mrcfile")
@@ -38,13 +38,13 @@ def main(arguments):
     """Build and write the report."""
     samples, settings = read_samples(arguments.sheet), json.loads(arguments.settings)
     names, pictured = sorted(samples), sorted(list(samples)[: settings["report"]["tomograms"]])
-    instances = pd.read_csv("results/census.csv", keep_default_na=False, na_values=[""])
+    instances = read_table("results/census.csv")
     told = records(names)
-    evaluation = pd.read_csv("results/evaluation.csv", keep_default_na=False)
+    evaluation = read_table("results/evaluation.csv")
     html = build_report(
         pictures={name: read_json(f"results/{name}/pictures.json") for name in pictured},
         instances=instances,
-        counts=pd.read_csv("results/counts.csv", keep_default_na=False),
+        counts=read_table("results/counts.csv"),
         evaluation=evaluation if len(evaluation) else None,
         inputs=inputs_of(names, told),
         provenance={

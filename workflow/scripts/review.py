@@ -13,6 +13,7 @@ from tomocensus.classify import Embeddings, rank_for_review
 from tomocensus.io import read_volume
 from tomocensus.report import inner_point, thumbnail
 from tomocensus.samples import read_samples
+from tomocensus.tables import read_table
 
 
 def described(name, sample, part):
@@ -34,10 +35,7 @@ def main(arguments):
     """Rank, look up, draw and write."""
     samples = read_samples(arguments.sheet)
     folders = {name: Path("results", name) for name in sorted(samples)}
-    classes = {
-        name: pd.read_csv(folder / "classes.csv", keep_default_na=False)
-        for name, folder in folders.items()
-    }
+    classes = {name: read_table(folder / "classes.csv") for name, folder in folders.items()}
     known = {name: Embeddings.load(folder / "embeddings.npz") for name, folder in folders.items()}
     table = rank_for_review(known, classes, arguments.count)
     images, places = {}, {}

@@ -1,0 +1,85 @@
+"""Tomograms, groups and classes may have names that look like numbers."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_project import VOXEL_SIZE, run, write_project, write_sheet
+
+from tomocensus.io import write_labels, write_mrc
+from tomocensus.tables import read_table
+from tomocensus.volume import Volume
+
+pytestmark = pytest.mark.slow
+
+NAMES = ("007", "1e2")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("names") / "project"
+    write_project(folder, NAMES)
+    z, y, x = np.indices((16, 48, 48))
+    truth = np.zeros(z.shape, np.int32)
+    for number, (cy, cx) in enumerate([(12, 12), (12, 36), (36, 12), (36, 36)], start=1):
+        radius = 7 if cy == 12 else 4
+        truth[(z - 8) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = number
+    for seed, name in enumerate(NAMES):
+        noise = np.random.default_rng(seed).normal(size=truth.shape)
+        density = ((truth > 0) * 8.0 + noise).astype(np.float32)
+        write_mrc(folder / "data" / f"{name}.mrc", Volume(density, VOXEL_SIZE))
+    write_labels(folder / "data" / "truth.mrc", Volume(truth, VOXEL_SIZE))
+    (folder / "data" / "classes.csv").write_text("instance,class\n1,01\n2,01\n3,02\n4,02\n")
+    write_sheet(
+        folder,
+        NAMES,
+        polarity=dict.fromkeys(NAMES, "bright"),
+        group={"007": "1", "1e2": "2.50"},
+        ground_truth={"007": "data/truth.mrc"},
+        ground_truth_classes={"007": "data/classes.csv"},
+    )
+    rows = [f"1e2\t{x}\t{y}\t8\t{'01' if y < 24 else '02'}" for y in (12, 36) for x in (12, 36)]
+    (folder / "examples.tsv").write_text("\n".join(["tomogram\tx\ty\tz\tclass", *rows]) + "\n")
+    config = folder / "config.yaml"
+    text = config.read_text().replace("none.tsv", "examples.tsv")
+    config.write_text(text + "classify: {minimum_confidence: 0}\n")
+    for targets in (["--", "train_classifier"], []):
+        status, said = run(folder, *targets)
+        assert status == 0, said
+    return folder
+
+
+def test_tables_keep_the_names(project):
+    table = read_table(project / "results" / "census.csv")
+    assert set(table["tomogram"]) == set(NAMES)
+    assert set(table["group"]) == {"1", "2.50"}
+    assert set(table["class"]) <= {"01", "02", "unknown"}
+    assert {"01", "02"} & set(table["class"])
+    stored = pd.read_parquet(project / "results" / "census.parquet")
+    for name in ("tomogram", "group", "class", "contact_instances"):
+        assert stored[name].tolist() == table[name].tolist()
+    assert np.issubdtype(stored["contacts"].dtype, np.number)
+    counts = read_table(project / "results" / "counts.csv")
+    assert counts["count"].sum() == len(table)
+    assert set(counts["tomogram"]) == set(NAMES)
+
+
+def test_the_report_has_pictures_and_rows_under_the_same_names(project):
+    page = (project / "results" / "report.html").read_text()
+    drawn = {name: project / "results" / name / "pictures.json" for name in NAMES}
+    for name, path in drawn.items():
+        assert all(isinstance(kind, str) for kind in json.loads(path.read_text())["classes"])
+        assert re.search(rf'"{name}"', page)
+    assert '"7"' not in page
+    assert "100.0" not in page
+
+
+def test_classes_are_scored_against_the_truth(project):
+    scores = read_table(project / "results" / "evaluation.csv")
+    assert set(scores["tomogram"]) == {"007"}
+    assert scores.set_index("metric")["value"]["class_accuracy"] == 1
+    review = json.loads((project / "results" / "review.json").read_text())
+    assert {row["tomogram"] for row in review} <= set(NAMES)
+    assert {row["class"] for row in review} <= {"01", "02", "unknown"}
