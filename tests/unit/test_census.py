@@ -4,7 +4,8 @@ import pytest
 
 from tomocensus.atomic import write_table
 from tomocensus.census import census, write_census
-from tomocensus.tables import read_table
+from tomocensus.errors import InputError
+from tomocensus.tables import read_known_classes, read_table
 
 
 def table(name, classes):
@@ -48,3 +49,32 @@ def test_a_table_read_again_has_names_as_text_and_numbers_as_numbers(tmp_path):
     )
     write_table(tmp_path / "t.csv", table)
     pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv"), table, check_dtype=False)
+
+
+def test_known_classes_are_read_by_instance(tmp_path):
+    (tmp_path / "c.csv").write_text("class,instance,note\n01,3,\n01,3.0,again\nb,12,\n")
+    assert read_known_classes(tmp_path / "c.csv") == {3: "01", 12: "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("instance;class\n1;a\n", "column instance, class missing"),
+        ("instance,class\n1,a\nx,b\n", "row 3: a whole number"),
+        ("instance,class\n1.5,a\n", "row 2: a whole number"),
+        ("instance,class\n1,\n", "row 2: .* a class"),
+        ("instance,class\n1,a\n1,b\n", "row 3: instance 1 is of two classes"),
+        ("instance,class\n1,a\n2,b,c,d\n", "no table"),
+        ("", "no table"),
+    ],
+)
+def test_a_table_of_classes_that_is_none_is_told(tmp_path, text, reason):
+    (tmp_path / "c.csv").write_text(text)
+    with pytest.raises(InputError, match=rf"c\.csv: .*{reason}"):
+        read_known_classes(tmp_path / "c.csv")
+
+
+def test_a_table_of_classes_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "c.csv").write_bytes(b"instance,class\n1,v\xe9sicule\n")
+    with pytest.raises(InputError, match="UTF-8"):
+        read_known_classes(tmp_path / "c.csv")

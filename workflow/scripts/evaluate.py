@@ -10,7 +10,7 @@ from tomocensus.atomic import write_table
 from tomocensus.evaluate import evaluate_tomogram
 from tomocensus.io import read_volume
 from tomocensus.samples import read_annotation, read_samples
-from tomocensus.tables import read_table
+from tomocensus.tables import read_known_classes, read_table
 
 COLUMNS = ["tomogram", "metric", "value", "note"]
 
@@ -39,10 +39,8 @@ def score(name, sample, examples):
         excluded = np.nonzero((annotation >= 0).any(axis=(1, 2)))[0].tolist()
     classes = read_table(folder / "classes.csv")
     given = sample.probability or sample.labels
-    truth_classes = None
-    if sample.ground_truth_classes:
-        table = read_table(sample.ground_truth_classes)
-        truth_classes = dict(zip(table["instance"], table["class"], strict=True))
+    stated = sample.ground_truth_classes
+    truth_classes = read_known_classes(stated) if stated else None
     return evaluate_tomogram(
         name,
         np.asarray(read_volume(folder / "labels.mrc").data).astype(np.int32),

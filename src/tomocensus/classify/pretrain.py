@@ -34,7 +34,7 @@ from tomocensus.progress import paced, progress
 from tomocensus.samples import read_annotation, read_samples
 from tomocensus.simulate.scenes import KINDS
 from tomocensus.simulate.training import stored_tomogram
-from tomocensus.tables import read_table
+from tomocensus.tables import read_known_classes
 from tomocensus.volume import Volume
 
 MOST_OF_A_KIND = 12
@@ -182,8 +182,7 @@ def real_views(sheet: str | Path) -> tuple[list[View], np.ndarray, np.ndarray]:
             continue
         facts = inspect(sample)
         labels = read_annotation(sample.ground_truth, tuple(facts["shape"]))
-        table = read_table(sample.ground_truth_classes)
-        kinds = dict(zip(table["instance"], table["class"].astype(str), strict=True))
+        kinds = read_known_classes(sample.ground_truth_classes)
         known = np.where(np.isin(labels, list(kinds)), labels, 0)
         some = list(views(read_volume(sample.path, facts["voxel_size"]), known, facts["polarity"]))
         seen += some
