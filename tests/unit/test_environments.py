@@ -36,7 +36,7 @@ STAGES = {
     "embed": ["embed"],
     "classify": ["classify", "train_classifier", "review"],
     "measure": ["measure", "export", "simulate"],
-    "census": ["census"],
+    "census": ["census", "export_classes"],
     "evaluate": ["evaluate"],
     "report": ["picture", "report"],
 }

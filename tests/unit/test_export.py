@@ -10,6 +10,7 @@ from tomocensus.export import (
     write_imod_points,
     write_picks,
     write_star,
+    write_stars_of_classes,
 )
 from tomocensus.measure import measure
 
@@ -41,6 +42,26 @@ def test_star(tmp_path, instances, centre, middle):
     write_star(tmp_path / "4.star", instances, FACTS, version=4)
     found = read_star(tmp_path / "4.star")
     np.testing.assert_allclose(found["rlnCoordinateZ"], instances["z_voxel"], atol=1e-3)
+
+
+def test_a_star_file_of_each_class_has_the_particles_of_all_tomograms(tmp_path, instances):
+    one, two = instances.assign(**{"class": ["b c", "b/c"]}), instances.assign(**{"class": "B c"})
+    folder = tmp_path / "particles"
+    folder.mkdir()
+    (folder / "old.star").write_text("")
+    facts = [FACTS, {**FACTS, "tomogram": "007"}]
+    files = write_stars_of_classes(folder, zip([one, two], facts, strict=True))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+    assert len({name.lower() for name in files}) == 3
+    # In the order of the classes' names.
+    found = [read_star(folder / name) for name in files]
+    assert [table["tomocensusClass"].tolist() for table in found] == [["B_c"] * 2, ["b_c"], ["b/c"]]
+    assert [set(table["rlnTomoName"]) for table in found] == [{"007"}, {"t"}, {"t"}]
+    assert found[2]["rlnTomoParticleId"].tolist() == [4]
+    place = found[2]["rlnCenteredCoordinateXAngst"] / 4 + 20
+    np.testing.assert_allclose(place, instances["x_voxel"][1:], atol=1e-3)
+    assert write_stars_of_classes(folder, [(instances[:0], FACTS)]) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_euler_angles_turn_z_onto_the_axis():

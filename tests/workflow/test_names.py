@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from small_project import VOXEL_SIZE, run, write_project, write_sheet
 
+from tomocensus.export import read_picks, read_star
 from tomocensus.io import write_labels, write_mrc
 from tomocensus.tables import read_table
 from tomocensus.volume import Volume
@@ -74,6 +75,20 @@ def test_the_report_has_pictures_and_rows_under_the_same_names(project):
         assert re.search(rf'"{name}"', page)
     assert '"7"' not in page
     assert "100.0" not in page
+
+
+def test_exports_keep_the_names(project):
+    status, said = run(project, "--", "export")
+    assert status == 0, said
+    table = read_table(project / "results" / "census.csv")
+    for name, part in table.groupby("class"):
+        found = read_star(project / "results" / "particles" / f"{name}.star")
+        assert found["rlnTomoName"].tolist() == part["tomogram"].tolist()
+        assert set(found["tomocensusClass"]) == {name}
+    picks = read_picks(project / "results" / "007" / "export" / "instances.ndjson")
+    assert picks["class"].tolist() == table.loc[table["tomogram"] == "007", "class"].tolist()
+    status, said = run(project, "--", "export")
+    assert "Nothing to be done" in said
 
 
 def test_classes_are_scored_against_the_truth(project):

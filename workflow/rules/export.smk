@@ -26,7 +26,32 @@ rule export_tomogram:
         " --star {output.star:q} --points {output.points:q} --picks {output.picks:q} --log {log:q}"
 
 
+rule export_classes:
+    """REQUIRED INPUT: all instance tables. OUTPUT: a STAR file of each class."""
+    input:
+        instances=of_all("results/{tomogram}/instances.csv"),
+        inspected=of_all("results/{tomogram}/input.json"),
+    output:
+        directory("results/particles"),
+    log:
+        "logs/export_classes.log",
+    conda:
+        "../../envs/census.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_all(2000, 0, SAMPLES),
+        runtime=times_attempt(30),
+    params:
+        script=script("export_classes"),
+        sheet=config["tomograms"],
+        tomograms=sorted(SAMPLES),
+        code=code("export_classes"),
+    shell:
+        "python {params.script:q} --sheet {params.sheet:q} --folder {output:q} --log {log:q}"
+
+
 rule export:
     """All exports of all tomograms."""
     input:
         expand("results/{tomogram}/export/instances.star", tomogram=SAMPLES),
+        "results/particles",

@@ -2,7 +2,12 @@
 
 from tomocensus.export.imod import read_imod_points, write_imod_points
 from tomocensus.export.picks import read_picks, write_picks
-from tomocensus.export.star import euler_from_major_axis, read_star, write_star
+from tomocensus.export.star import (
+    euler_from_major_axis,
+    read_star,
+    write_star,
+    write_stars_of_classes,
+)
 
 __all__ = [
     "euler_from_major_axis",
@@ -12,4 +17,5 @@ __all__ = [
     "write_imod_points",
     "write_picks",
     "write_star",
+    "write_stars_of_classes",
 ]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tomocensus.atomic import write_text
+from tomocensus.atomic import atomic_path, write_text
 
 _XYZ = ["x_voxel", "y_voxel", "z_voxel"]
 _ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
+# RELION keeps columns that it does not know.
+_CLASS = "tomocensusClass"
+_TEXT = ("rlnTomoName", _CLASS)
 
 
 def euler_from_major_axis(major: np.ndarray) -> np.ndarray:
@@ -52,22 +58,69 @@ def write_star(
     centre : {'half', 'exact'}
         The centre of n voxels: index ``n / 2`` as RELION counts, or ``(n - 1) / 2``, halfway.
     """
-    points = table[_XYZ].to_numpy(dtype=float)
-    if version == 5:
-        names = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
-        points = (points - _centre(facts["shape"], centre)) * facts["voxel_size"]
-    elif version == 4:
-        names = [f"rlnCoordinate{axis}" for axis in "XYZ"]
-    else:
+    write_text(path, _star([(table, facts)], version, centre))
+
+
+def write_stars_of_classes(
+    folder: str | os.PathLike, tomograms: Iterable[tuple[pd.DataFrame, dict]]
+) -> list[str]:
+    """Write a STAR file of each class, of all tomograms, for RELION 5; all of them or none.
+
+    Parameters
+    ----------
+    folder : path-like
+        Takes ``CLASS.star``; what was there before goes. Letters that do not suit a file's name
+        become ``_``.
+    tomograms : iterable of tuple
+        Instance table and facts of each, as of :func:`write_star`.
+
+    Returns
+    -------
+    list of str
+        Names of the files.
+    """
+    tomograms = list(tomograms)
+    classes = sorted({name for table, _ in tomograms for name in table["class"]})
+    files: list[str] = []
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name in classes:
+            files.append(_file_name(name, files))
+            own = [(table[table["class"] == name], facts) for table, facts in tomograms]
+            (Path(temporary) / files[-1]).write_text(_star(own), encoding="utf-8")
+    return files
+
+
+def _file_name(name: str, taken: list[str]) -> str:
+    """Return a name for the file of a class that is not taken, whatever the case of letters."""
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+    number, found = 1, f"{stem}.star"
+    while found.lower() in [other.lower() for other in taken]:
+        number, found = number + 1, f"{stem}-{number + 1}.star"
+    return found
+
+
+def _star(tomograms, version: int = 5, centre: str = "half") -> str:
+    """Return the text of a STAR file of some tomograms' instances."""
+    if version not in (4, 5):
         raise ValueError(f"version is {version}; it can be 4 or 5")
-    angles = euler_from_major_axis(table[["major_x", "major_y", "major_z"]].to_numpy(dtype=float))
-    names = ["rlnTomoName", *names, *_ANGLES, "rlnTomoParticleId"]
+    names = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
+    if version == 4:
+        names = [f"rlnCoordinate{axis}" for axis in "XYZ"]
+    names = ["rlnTomoName", *names, *_ANGLES, "rlnTomoParticleId", _CLASS]
     lines = ["# version 30001\n\ndata_particles\n\nloop_\n"]
     lines += [f"_{name} #{number}\n" for number, name in enumerate(names, start=1)]
-    for point, angle, number in zip(points, angles, table["instance"], strict=True):
-        values = " ".join(f"{value:.4f}" for value in (*point, *angle))
-        lines.append(f"{facts['tomogram']} {values} {int(number)}\n")
-    write_text(path, "".join(lines) + "\n")
+    for table, facts in tomograms:
+        points = table[_XYZ].to_numpy(dtype=float)
+        if version == 5:
+            points = (points - _centre(facts["shape"], centre)) * facts["voxel_size"]
+        major = table[["major_x", "major_y", "major_z"]].to_numpy(dtype=float)
+        rows = (points, euler_from_major_axis(major), table["instance"], table["class"])
+        for point, angle, number, kind in zip(*rows, strict=True):
+            values = " ".join(f"{value:.4f}" for value in (*point, *angle))
+            # Space parts the columns.
+            lines.append(f"{facts['tomogram']} {values} {int(number)} {'_'.join(kind.split())}\n")
+    return "".join(lines) + "\n"
 
 
 def read_star(path: str | os.PathLike) -> pd.DataFrame:
@@ -80,7 +133,7 @@ def read_star(path: str | os.PathLike) -> pd.DataFrame:
             elif names and line:
                 rows.append(line)
     table = pd.DataFrame(rows, columns=names)
-    numbers = [name for name in names if name != "rlnTomoName"]
+    numbers = [name for name in names if name not in _TEXT]
     table[numbers] = table[numbers].astype(float)
     return table
 
