@@ -665,6 +665,18 @@ def two_views(embedding_tells: bool, features_tell: bool, seed=0, each=20):
     return {"t": known}, named
 
 
+def first_model(weights):
+    """Leave out the arrays of the other models."""
+    return {name: value for name, value in weights.items() if "." not in name}
+
+
+def right_of_fresh(card, weights, embedding_tells, features_tell):
+    """Return the part of objects that no head has seen that one names rightly."""
+    fresh, truth = two_views(embedding_tells, features_tell, seed=1)
+    found = apply_head(Model({**card, "sha256": "h"}, weights), fresh["t"], 0.0)
+    return (found["class"].to_numpy() == truth["class"].to_numpy()).mean()
+
+
 def misleading_prior():
     """Return an encoder whose prior takes what the features tell for noise within a kind."""
     size = np.r_[np.full(6, 1.0), np.full(6, 400.0)]
@@ -676,25 +688,15 @@ def test_what_simulation_does_not_know_takes_over_where_it_misleads():
     known, named = two_views(embedding_tells=False, features_tell=True)
     card, weights = fit_head(known, named, misleading_prior())
     assert card["share_without_simulation"] > 0.8
-    fresh, truth = two_views(False, True, seed=1)
-    found = apply_head(Model({**card, "sha256": "h"}, weights), fresh["t"], 0.0)
-    assert (found["class"].to_numpy() == truth["class"].to_numpy()).mean() > 0.95
-    alone = {
-        name: value
-        for name, value in weights.items()
-        if not name.startswith(("second.", "features."))
-    }
-    without = apply_head(Model({**card, "sha256": "h"}, alone), fresh["t"], 0.0)
-    assert (without["class"].to_numpy() == truth["class"].to_numpy()).mean() < 0.7
+    assert right_of_fresh(card, weights, False, True) > 0.95
+    assert right_of_fresh(card, first_model(weights), False, True) < 0.7
 
 
 def test_features_that_tell_nothing_do_no_harm():
     known, named = two_views(embedding_tells=True, features_tell=False)
     card, weights = fit_head(known, named, misleading_prior())
     assert card["accuracy"] > 0.95
-    fresh, truth = two_views(True, False, seed=1)
-    found = apply_head(Model({**card, "sha256": "h"}, weights), fresh["t"], 0.0)
-    assert (found["class"].to_numpy() == truth["class"].to_numpy()).mean() > 0.95
+    assert right_of_fresh(card, weights, True, False) > 0.95
 
 
 def test_to_the_second_model_the_units_of_features_are_nothing_and_outliers_little():
@@ -726,16 +728,14 @@ def test_heads_of_former_versions_with_fewer_models_still_name():
     card, weights = fit_head(known, named, misleading_prior())
     former = {name: value for name, value in weights.items() if not name.startswith("second.")}
     former["features.share"] = np.array([0.9])
-    fresh, truth = two_views(False, True, seed=1)
-    found = apply_head(Model({**card, "sha256": "h"}, former), fresh["t"], 0.0)
-    assert (found["class"].to_numpy() == truth["class"].to_numpy()).mean() > 0.95
+    assert right_of_fresh(card, former, False, True) > 0.95
 
 
 def test_a_new_kind_is_told_by_the_first_model_alone():
     known, named = two_views(True, True)
     _, weights = fit_head(known, named)
     arrays = {name: value.astype(float) for name, value in weights.items()}
-    alone = {name: value for name, value in arrays.items() if not name.startswith("second.")}
+    alone = first_model(arrays)
     table = known["t"].table().astype(float) + np.linspace(0, 30, 60)[:, None]
     both, first = chances_of(table, arrays), chances_of(table, alone)
     np.testing.assert_allclose(both[:, -1], first[:, -1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -87,7 +86,7 @@ def write_stars_of_classes(
         for name in classes:
             files.append(_file_name(name, files))
             own = [(table[table["class"] == name], facts) for table, facts in tomograms]
-            (Path(temporary) / files[-1]).write_text(_star(own), encoding="utf-8")
+            (temporary / files[-1]).write_text(_star(own), encoding="utf-8")
     return files
 
 
