@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_matrix
 from sklearn.cluster import DBSCAN
 
 COLUMNS = ["tomogram", "metric", "value", "note"]
@@ -48,6 +47,8 @@ def overlaps(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Count shared voxels of two labelmaps, outside excluded slices and the mask `ignore`.
 
+    Below 0 the truth is background.
+
     Returns
     -------
     predicted_numbers, true_numbers : numpy.ndarray
@@ -55,16 +56,18 @@ def overlaps(
     iou, shared : numpy.ndarray
         Shapes ``(p, t)``.
     """
-    keep = _kept(truth.shape, excluded_slices)
-    a, b = predicted[keep], truth[keep]
-    if ignore is not None:
-        free = ~ignore[keep].astype(bool)
-        a, b = a[free], b[free]
-    names_a, index_a = np.unique(np.append(0, a.ravel()), return_inverse=True)
-    names_b, index_b = np.unique(np.append(0, b.ravel()), return_inverse=True)
-    ones = np.ones(len(index_a) - 1, dtype=np.int64)
-    table = coo_matrix((ones, (index_a[1:], index_b[1:])), shape=(len(names_a), len(names_b)))
-    table = table.toarray()
+    width = max(int(truth.max()), 0) + 1
+    found = []
+    for z in np.nonzero(_kept(truth.shape, excluded_slices))[0]:
+        pairs = predicted[z].astype(np.int64) * width + np.maximum(truth[z], 0)
+        pairs = pairs if ignore is None else pairs[~ignore[z].astype(bool)]
+        found.append(pd.Series(pairs.ravel()).value_counts())
+    counts = pd.concat(found).groupby(level=0).sum() if found else pd.Series(dtype=np.int64)
+    ours, true = np.divmod(counts.index.to_numpy(np.int64), width)
+    names_a, index_a = np.unique(np.append(0, ours), return_inverse=True)
+    names_b, index_b = np.unique(np.append(0, true), return_inverse=True)
+    table = np.zeros((len(names_a), len(names_b)), np.int64)
+    table[index_a[1:], index_b[1:]] = counts
     shared = table[1:, 1:]
     union = table[1:].sum(axis=1)[:, None] + table[:, 1:].sum(axis=0)[None] - shared
     return names_a[1:], names_b[1:], shared / np.maximum(union, 1), shared

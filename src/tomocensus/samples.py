@@ -30,6 +30,8 @@ FILE_COLUMNS = (
     "ground_truth_classes",
 )
 """Columns of the sample sheet that name a file."""
+# Of an annotation that are read at once: those of one file's chunk, in most Zarr stores.
+_SECTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ def read_annotation(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.
     Returns
     -------
     numpy.ndarray
-        int32, shape ``(nz, ny, nx)``: -1 unlabelled, 0 background, else object.
+        Of the smallest signed integers that hold them, shape ``(nz, ny, nx)``: -1 unlabelled, 0
+        background, else object.
 
     Raises
     ------
@@ -206,18 +209,36 @@ def read_annotation(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.
     header = read_header(path)
     if header.shape != tuple(shape):
         raise InputError(shape_fault(path, "annotation", header.shape, shape))
-    data = np.asarray(open_array(path))
-    if data.dtype.kind == "f" and not (np.isfinite(data).all() and (data == np.rint(data)).all()):
-        raise InputError(f"{path}: holds fractions, not labels. Save whole numbers.")
-    labels = data.astype(np.int32)
-    if data.dtype.kind == "u":
-        labels[data == np.iinfo(data.dtype).max] = -1
-    if labels.size and labels.min() < -1:
-        raise InputError(
-            f"{path}: holds {labels.min()}. Use -1 for unlabelled, 0 for background and numbers "
-            "above 0 for objects."
-        )
+    data = open_array(path)
+    slabs = [slice(z, z + _SECTIONS) for z in range(0, shape[0], _SECTIONS)]
+    most = max(_largest_label(path, np.asarray(data[slab])) for slab in slabs)
+    labels = np.empty(shape, np.min_scalar_type(-most - 1))
+    for slab in slabs:
+        values = np.asarray(data[slab])
+        labels[slab] = values
+        labels[slab][_unlabelled(values)] = -1
     return labels
+
+
+def _unlabelled(values: np.ndarray) -> np.ndarray:
+    """Return where an annotation says nothing; see `read_annotation`."""
+    if values.dtype.kind == "u":
+        return values == np.iinfo(values.dtype).max
+    return values == -1
+
+
+def _largest_label(path: object, values: np.ndarray) -> int:
+    """Return the largest number of a part of an annotation, once it was checked."""
+    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
+        raise InputError(f"{path}: holds fractions, not labels. Save whole numbers.")
+    told = values[~_unlabelled(values)]
+    least, most = (int(told.min()), int(told.max())) if told.size else (0, 0)
+    if least < 0 or most > np.iinfo(np.int32).max:
+        raise InputError(
+            f"{path}: holds {least if least < 0 else most}. Use -1 for unlabelled, 0 for "
+            "background and numbers above 0 for objects."
+        )
+    return most
 
 
 def shape_fault(path: object, what: str, found: tuple, wanted: tuple) -> str:

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tomocensus.evaluate import (
     class_scores,
     evaluate_tomogram,
     instance_scores,
+    overlaps,
     sphere_truth,
     voxel_scores,
 )
@@ -31,6 +35,26 @@ def test_instance_scores_by_hand():
     assert scores["f1"] == pytest.approx(4 / 6)
     assert scores["panoptic_quality"] == pytest.approx(2 * (0.5 + 0.6) / 6)
     assert (scores["splits"], scores["merges"]) == (1, 1)
+
+
+@given(
+    arrays(np.int32, (3, 2, 3), elements=st.sampled_from([0, 1, 2, 70000])),
+    arrays(np.int8, (3, 2, 3), elements=st.sampled_from([-1, 0, 1, 127])),
+    st.sets(st.integers(0, 2)),
+    st.booleans(),
+)
+def test_overlaps_are_those_of_masks(predicted, truth, excluded, without_unlabelled):
+    ignore = truth < 0 if without_unlabelled else None
+    ours, true, iou, shared = overlaps(predicted, truth, excluded, ignore)
+    counts = np.isin(np.arange(3), list(excluded), invert=True)[:, None, None]
+    counts = counts & ~(np.zeros(truth.shape, bool) if ignore is None else ignore)
+    assert set(ours) == set(predicted[counts]) - {0}
+    assert set(true) == set(truth[counts]) - {-1, 0}
+    for row, a in enumerate(ours):
+        for column, b in enumerate(true):
+            one, two = (predicted == a) & counts, (truth == b) & counts
+            assert shared[row, column] == (one & two).sum()
+            assert iou[row, column] == (one & two).sum() / (one | two).sum()
 
 
 def test_class_scores():

@@ -173,8 +173,22 @@ def test_unlabelled(tmp_path, dtype, stored):
     data = np.array([stored, 0, 1, 7]).astype(dtype).reshape(1, 1, 4)
     write_mrc(tmp_path / "a.mrc", Volume(data, 10.0))
     found = read_annotation(tmp_path / "a.mrc", (1, 1, 4))
-    assert found.dtype == np.int32
+    assert found.dtype == np.int8
     assert found.ravel().tolist() == [-1, 0, 1, 7]
+
+
+@pytest.mark.parametrize(
+    ("most", "dtype"), [(127, "i1"), (128, "i2"), (32767, "i2"), (32768, "i4"), (65534, "i4")]
+)
+def test_annotation_is_as_small_as_its_numbers(tmp_path, most, dtype):
+    # The largest number is in the last of several parts that are read, the unlabelled in the first.
+    data = np.zeros((130, 2, 2), np.uint16)
+    data[0], data[129, 1, 1] = 65535, most
+    write_mrc(tmp_path / "a.mrc", Volume(data, 10.0))
+    found = read_annotation(tmp_path / "a.mrc", data.shape)
+    assert found.dtype == dtype
+    assert (found[0] == -1).all()
+    assert (found[1:] == data[1:]).all()
 
 
 def test_unlabelled_uint8_tiff(tmp_path):
@@ -196,4 +210,10 @@ def test_annotation_faults(tmp_path):
         read_annotation(path, (2, 3, 4))
     write_mrc(path, Volume(np.full((2, 3, 4), 0.5, np.float32), 10.0))
     with pytest.raises(InputError, match="fractions"):
+        read_annotation(path, (2, 3, 4))
+    write_mrc(path, Volume(np.full((2, 3, 4), np.inf, np.float32), 10.0))
+    with pytest.raises(InputError, match="fractions"):
+        read_annotation(path, (2, 3, 4))
+    write_mrc(path, Volume(np.full((2, 3, 4), 3e9, np.float32), 10.0))
+    with pytest.raises(InputError, match="holds 3000000000"):
         read_annotation(path, (2, 3, 4))

@@ -43,7 +43,7 @@ def score(name, sample, examples):
     truth_classes = read_known_classes(stated) if stated else None
     return evaluate_tomogram(
         name,
-        np.asarray(read_volume(folder / "labels.mrc").data).astype(np.int32),
+        read_volume(folder / "labels.mrc").data,
         # Where some voxels are unknown the truth lacks objects: what else was found may be right,
         # and only recall is scored, against whole objects.
         np.maximum(truth, 0),

@@ -43,7 +43,7 @@ _SHARES_WEIGHT = 30.0
 # The models beside the first: start of the names of their arrays.
 _SECOND, _FEATURES = "second.", "features."
 # How many examples the beliefs in the first, the second and the features alone count for.
-_BELIEFS = (5.0, 2.0, 1.0)
+_BELIEFS = (3.0, 2.0, 1.0)
 # Of the second model: weight of a feature of unit deviation beside the embedding, and how much less
 # sure it is than left-out examples of the same tomograms say.
 _FEATURES_WEIGHT, _SOFTER = 0.1, 3.0

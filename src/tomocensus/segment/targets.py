@@ -108,7 +108,7 @@ def _components(annotation: np.ndarray, kind: str) -> np.ndarray:
     """Number the components of each class; of all objects together where binary."""
     if kind == "binary":
         return np.where(annotation > 0, 1, annotation)
-    labels = annotation.copy()
+    labels = annotation.astype(np.int32)
     shift = 0
     for value in np.unique(annotation[annotation > 0]):
         components, count = ndimage.label(annotation == value)
