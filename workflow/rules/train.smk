@@ -19,7 +19,7 @@ rule train_segmenter:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=memory_of_all(8000, 16, with_column("annotation"), together=True),
+        mem_mb=memory_of_all(8000, 8, with_column("annotation"), together=True),
         runtime=times_attempt(120),
     params:
         script=script("train_segmenter"),
