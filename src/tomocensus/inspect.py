@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.errors import InputError
-from tomocensus.io import Header, open_array, read_header
+from tomocensus.io import Header, open_array, read_header, sections
 from tomocensus.samples import Sample, read_annotation, shape_fault
 
 _CHECK_ALL_VOXELS = 2**29
@@ -181,7 +181,8 @@ def _statistics(path: str, data) -> dict:
     sampled = _sections(depth)
     if np.dtype(data.dtype).kind == "f":
         whole = int(np.prod(data.shape)) <= _CHECK_ALL_VOXELS
-        broken = [z for z in (range(depth) if whole else sampled) if not _finite(data[z])]
+        looked_at = sections(data) if whole else ((z, data[z]) for z in sampled)
+        broken = [z for z, section in looked_at if not _finite(section)]
         if broken:
             raise InputError(
                 f"{path}: holds voxels that are not finite numbers (first in section z = "
@@ -241,10 +242,8 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
         return
     if what in ("probability", "boundary"):
         return
-    data = open_array(path)
     found = False
-    for z in range(data.shape[0]):
-        section = np.asarray(data[z])
+    for z, section in sections(open_array(path)):
         found = found or bool(section.any())
         # Unknown truth is negative; a labelmap to start from has no such thing.
         least = -1 if what == "ground_truth" else 0
@@ -265,10 +264,8 @@ def _scale(path: str | None, sample: Sample, default: int | str | None) -> int |
     """Return what certain means in a given map; check that its values fit."""
     if path is None:
         return None
-    data = open_array(path)
     low, high = np.inf, -np.inf
-    for z in range(data.shape[0]):
-        section = np.asarray(data[z])
+    for z, section in sections(open_array(path)):
         if not _finite(section):
             raise InputError(f"{path}: section z = {z} holds NaN. Replace it by 0.")
         low, high = min(low, float(section.min())), max(high, float(section.max()))

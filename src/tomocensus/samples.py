@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from tomocensus.errors import InputError
-from tomocensus.io import open_array, read_header
+from tomocensus.io import open_array, read_header, sections
 
 FILE_COLUMNS = (
     "path",
@@ -30,8 +30,6 @@ FILE_COLUMNS = (
     "ground_truth_classes",
 )
 """Columns of the sample sheet that name a file."""
-# Of an annotation that are read at once: those of one file's chunk, in most Zarr stores.
-_SECTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -210,13 +208,11 @@ def read_annotation(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.
     if header.shape != tuple(shape):
         raise InputError(shape_fault(path, "annotation", header.shape, shape))
     data = open_array(path)
-    slabs = [slice(z, z + _SECTIONS) for z in range(0, shape[0], _SECTIONS)]
-    most = max(_largest_label(path, np.asarray(data[slab])) for slab in slabs)
+    most = max(_largest_label(path, section) for _, section in sections(data))
     labels = np.empty(shape, np.min_scalar_type(-most - 1))
-    for slab in slabs:
-        values = np.asarray(data[slab])
-        labels[slab] = values
-        labels[slab][_unlabelled(values)] = -1
+    for z, section in sections(data):
+        labels[z] = section
+        labels[z][_unlabelled(section)] = -1
     return labels
 
 

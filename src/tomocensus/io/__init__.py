@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,7 @@ __all__ = [
     "open_mrc_writer",
     "read_header",
     "read_volume",
+    "sections",
     "write_labels",
     "write_mrc",
 ]
@@ -70,6 +72,16 @@ def open_array(path: str | os.PathLike, voxel_size: float | None = None):
         As `read_header`.
     """
     return _module(path).open_array(Path(path), voxel_size)
+
+
+def sections(data) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield number and voxels ``(ny, nx)`` of each section of what `open_array` opened.
+
+    Those that lie in one chunk are read together, once.
+    """
+    step = getattr(data, "sections_together", 1)
+    for start in range(0, data.shape[0], step):
+        yield from enumerate(np.asarray(data[start : start + step]), start)
 
 
 def read_volume(path: str | os.PathLike, voxel_size: float | None = None) -> Volume:

@@ -30,6 +30,8 @@ class _View:
         self.shape = array.shape[-3:]
         self.dtype = array.dtype
         self.ndim = 3
+        # Sections that lie in one chunk: to read one of them is to read them all.
+        self.sections_together = array.chunks[-3]
 
     def __len__(self) -> int:
         return self.shape[0]
