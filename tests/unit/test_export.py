@@ -8,6 +8,7 @@ from tomocensus.export import (
     read_picks,
     read_star,
     write_imod_points,
+    write_imod_points_of_classes,
     write_picks,
     write_star,
     write_stars_of_classes,
@@ -26,12 +27,20 @@ def instances():
 
 
 def test_round_trips(tmp_path, instances):
-    write_imod_points(tmp_path / "p.txt", instances, FACTS)
+    write_imod_points(tmp_path / "p.txt", instances)
     np.testing.assert_allclose(read_imod_points(tmp_path / "p.txt"), instances[PLACE], atol=1e-3)
     write_picks(tmp_path / "p.ndjson", instances, FACTS)
     picks = read_picks(tmp_path / "p.ndjson")
     np.testing.assert_allclose(picks[PLACE], instances[PLACE], atol=1e-3)
     assert list(picks["instance"]) == [1, 4]
+
+
+def test_points_of_each_class(tmp_path, instances):
+    named = instances.assign(**{"class": ["b/c", "a"]})
+    assert write_imod_points_of_classes(tmp_path / "points", named) == ["a.txt", "b_c.txt"]
+    for name, row in (("a.txt", slice(1, 2)), ("b_c.txt", slice(0, 1))):
+        found = read_imod_points(tmp_path / "points" / name)
+        np.testing.assert_allclose(found, instances[PLACE].iloc[row], atol=1e-3)
 
 
 @pytest.mark.parametrize(("centre", "middle"), [("half", 20.0), ("exact", 19.5)])

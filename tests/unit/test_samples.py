@@ -146,7 +146,21 @@ def test_all_faults_of_all_rows(sheet):
 
 
 @pytest.mark.parametrize(
-    "name", ["..", "a..b", "a/b", "a b", "-a", ".a", "a;b", "<b>", "ä", "x" * 101]
+    "name",
+    [
+        "..",
+        "a..b",
+        "a/b",
+        "a b",
+        "-a",
+        ".a",
+        "a;b",
+        "<b>",
+        "ä",
+        "x" * 101,
+        "Particles",
+        "census.csv",
+    ],
 )
 def test_unsafe_names(sheet, name):
     assert "column 'tomogram'" in fault(sheet(f"tomogram\tpath\n{name}\ta.mrc\n"))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from small_project import VOXEL_SIZE, run, write_project, write_sheet
 
-from tomocensus.export import read_picks, read_star
+from tomocensus.export import read_imod_points, read_picks, read_star
 from tomocensus.io import write_labels, write_mrc
 from tomocensus.tables import read_table
 from tomocensus.volume import Volume
@@ -85,8 +85,12 @@ def test_exports_keep_the_names(project):
         found = read_star(project / "results" / "particles" / f"{name}.star")
         assert found["rlnTomoName"].tolist() == part["tomogram"].tolist()
         assert set(found["tomocensusClass"]) == {name}
-    picks = read_picks(project / "results" / "007" / "export" / "instances.ndjson")
-    assert picks["class"].tolist() == table.loc[table["tomogram"] == "007", "class"].tolist()
+    folder = project / "results" / "007" / "export"
+    own = table[table["tomogram"] == "007"]
+    for name, part in own.groupby("class"):
+        assert len(read_imod_points(folder / "points" / f"{name}.txt")) == len(part)
+    picks = read_picks(folder / "instances.ndjson")
+    assert picks["class"].tolist() == own["class"].tolist()
     status, said = run(project, "--", "export")
     assert "Nothing to be done" in said
 

@@ -9,6 +9,7 @@ rule export_tomogram:
     output:
         star="results/{tomogram}/export/instances.star",
         points="results/{tomogram}/export/instances.txt",
+        classes=directory("results/{tomogram}/export/points"),
         picks="results/{tomogram}/export/instances.ndjson",
     log:
         "logs/export/{tomogram}.log",
@@ -23,7 +24,8 @@ rule export_tomogram:
         code=code("export"),
     shell:
         "python {params.script:q} --instances {input.instances:q} --inspected {input.inspected:q}"
-        " --star {output.star:q} --points {output.points:q} --picks {output.picks:q} --log {log:q}"
+        " --star {output.star:q} --points {output.points:q} --classes {output.classes:q}"
+        " --picks {output.picks:q} --log {log:q}"
 
 
 rule export_classes:

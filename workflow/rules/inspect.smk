@@ -18,7 +18,7 @@ rule inspect:
         "../../envs/inspect.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000, 8),
+        mem_mb=memory(1500, 8),
         runtime=minutes(10, 20),
     params:
         script=script("inspect_input"),

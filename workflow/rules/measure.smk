@@ -81,7 +81,7 @@ rule evaluate:
         "../../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_all(4000, 24, with_column("ground_truth")),
+        mem_mb=memory_of_all(2000, 18, with_column("ground_truth")),
         runtime=times_attempt(60),
     params:
         script=script("evaluate"),

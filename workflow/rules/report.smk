@@ -18,7 +18,7 @@ rule picture:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000, 12),
+        mem_mb=memory(1000, 16),
         runtime=minutes(10, 20),
     params:
         script=script("picture"),

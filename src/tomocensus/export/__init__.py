@@ -1,6 +1,10 @@
 """Write instances in the formats of other programs."""
 
-from tomocensus.export.imod import read_imod_points, write_imod_points
+from tomocensus.export.imod import (
+    read_imod_points,
+    write_imod_points,
+    write_imod_points_of_classes,
+)
 from tomocensus.export.picks import read_picks, write_picks
 from tomocensus.export.star import (
     euler_from_major_axis,
@@ -15,6 +19,7 @@ __all__ = [
     "read_picks",
     "read_star",
     "write_imod_points",
+    "write_imod_points_of_classes",
     "write_picks",
     "write_star",
     "write_stars_of_classes",

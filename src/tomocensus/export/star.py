@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from tomocensus.atomic import atomic_path, write_text
+from tomocensus.atomic import write_text
+from tomocensus.export.classes import write_files_of_classes
 
 _XYZ = ["x_voxel", "y_voxel", "z_voxel"]
 _ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
@@ -68,8 +68,7 @@ def write_stars_of_classes(
     Parameters
     ----------
     folder : path-like
-        Takes ``CLASS.star``; what was there before goes. Letters that do not suit a file's name
-        become ``_``.
+        Takes ``CLASS.star``; see :func:`write_files_of_classes`.
     tomograms : iterable of tuple
         Instance table and facts of each, as of :func:`write_star`.
 
@@ -79,24 +78,12 @@ def write_stars_of_classes(
         Names of the files.
     """
     tomograms = list(tomograms)
-    classes = sorted({name for table, _ in tomograms for name in table["class"]})
-    files: list[str] = []
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        for name in classes:
-            files.append(_file_name(name, files))
-            own = [(table[table["class"] == name], facts) for table, facts in tomograms]
-            (temporary / files[-1]).write_text(_star(own), encoding="utf-8")
-    return files
 
+    def text_of(name: str) -> str:
+        return _star([(table[table["class"] == name], facts) for table, facts in tomograms])
 
-def _file_name(name: str, taken: list[str]) -> str:
-    """Return a name for the file of a class that is not taken, whatever the case of letters."""
-    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name)
-    number, found = 1, f"{stem}.star"
-    while found.lower() in [other.lower() for other in taken]:
-        number, found = number + 1, f"{stem}-{number + 1}.star"
-    return found
+    classes = {name for table, _ in tomograms for name in table["class"]}
+    return write_files_of_classes(folder, classes, ".star", text_of)
 
 
 def _star(tomograms, version: int = 5, centre: str = "half") -> str:
