@@ -91,6 +91,7 @@ def prepare(folder: Path, data: Path) -> None:
                 "pns": [f"in_10A/{name}_10A.pns" for name in PROTEINS],
                 "pms": [f"in_10A/mb_{name}_10A.pms" for name in ON_MEMBRANES],
             },
+            "tem": {},
         }
         (folder / f"{seed}.yaml").write_text(yaml.safe_dump(settings))
 

@@ -198,6 +198,16 @@ def test_what_else_the_volume_cuts_is_not_filled(cut):
     assert not shells.find_cut_lumens(mask, sides).any()
 
 
+def test_half_precision_maps_are_as_good():
+    mask, _ = dense_scene(3, shape=(32, 64, 64), count=8)
+    chance, boundary = gaussian_filter(mask.astype(np.float32), 1), np.zeros(mask.shape)
+    wanted = cluster(chance.astype(np.float16).astype(np.float32), 1.0, SMALL, boundary).labels
+    half = (each.astype(np.float16) for each in (chance, boundary))
+    found = cluster(next(half), 1.0, SMALL, next(half)).labels
+    assert wanted.any()
+    assert np.array_equal(found, wanted)
+
+
 def test_ragged_probability_map():
     mask, truth = dense_scene(3, shape=(64, 112, 112), count=25)
     chance = ragged(mask, np.random.default_rng(0))

@@ -161,8 +161,8 @@ def cluster(
     """
     sizes = _edges(voxel_size)
     parameters = parameters or ClusterParameters()
-    probability = np.asarray(probability)
-    boundary = None if boundary is None else np.asarray(boundary)
+    probability = _usual(probability)
+    boundary = None if boundary is None else _usual(boundary)
     given = (boundary, mask, parameters, scratch, threads)
     objects, threshold, sharp = _objects(probability, *given)
     labels = _zeros(objects.shape, np.int32, scratch)
@@ -398,6 +398,12 @@ def _smoothed(data, z, binary=False) -> np.ndarray:
     """Return slices of the smoothed map; of a binary one as they are."""
     ny, nx = data.shape[1:]
     return data[z] if binary else smooth_box(data, (z, slice(0, ny), slice(0, nx)), 1.0)
+
+
+def _usual(data: np.ndarray) -> np.ndarray:
+    """Return a map as float32 where it is of a floating type that is no use for computing."""
+    data = np.asarray(data)
+    return data if data.dtype.kind != "f" or data.itemsize in (4, 8) else data.astype(np.float32)
 
 
 def _is_binary(data: np.ndarray) -> bool:
