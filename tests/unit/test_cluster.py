@@ -198,13 +198,15 @@ def test_what_else_the_volume_cuts_is_not_filled(cut):
     assert not shells.find_cut_lumens(mask, sides).any()
 
 
-def test_half_precision_maps_are_as_good():
+@pytest.mark.parametrize("dtype", ["f2", ">f2", ">f4", "f8"])
+def test_maps_of_any_floating_type_are_as_good(dtype):
     mask, _ = dense_scene(3, shape=(32, 64, 64), count=8)
-    chance, boundary = gaussian_filter(mask.astype(np.float32), 1), np.zeros(mask.shape)
-    wanted = cluster(chance.astype(np.float16).astype(np.float32), 1.0, SMALL, boundary).labels
-    half = (each.astype(np.float16) for each in (chance, boundary))
-    found = cluster(next(half), 1.0, SMALL, next(half)).labels
+    # Values that every type holds.
+    chance = np.rint(gaussian_filter(mask.astype(np.float32), 1) * 256) / 256
+    boundary = np.zeros(mask.shape, np.float32)
+    wanted = cluster(chance, 1.0, SMALL, boundary).labels
     assert wanted.any()
+    found = cluster(chance.astype(dtype), 1.0, SMALL, boundary.astype(dtype)).labels
     assert np.array_equal(found, wanted)
 
 

@@ -401,9 +401,11 @@ def _smoothed(data, z, binary=False) -> np.ndarray:
 
 
 def _usual(data: np.ndarray) -> np.ndarray:
-    """Return a map as float32 where it is of a floating type that is no use for computing."""
+    """Return a map as it can be computed with: no half precision, bytes in the machine's order."""
     data = np.asarray(data)
-    return data if data.dtype.kind != "f" or data.itemsize in (4, 8) else data.astype(np.float32)
+    if data.dtype.kind == "f" and data.itemsize not in (4, 8):
+        return data.astype(np.float32)
+    return data.astype(data.dtype.newbyteorder("="), copy=False)
 
 
 def _is_binary(data: np.ndarray) -> bool:
