@@ -15,45 +15,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from tomocensus.classify.examples import append_example
 from tomocensus.errors import InputError
 from tomocensus.io import read_volume
 from tomocensus.provenance import read_json
 from tomocensus.samples import load_config, read_samples
 from tomocensus.tables import read_table
-
-COLUMNS = ("tomogram", "x", "y", "z", "class")
-
-
-def append_example(path: str | os.PathLike, row: dict) -> None:
-    """Append one named position to an examples file; made with its header where missing.
-
-    Parameters
-    ----------
-    path : path-like
-        Tab- or comma-separated, as its header is.
-    row : dict
-        tomogram, x, y, z (voxels) and class.
-
-    Raises
-    ------
-    InputError
-        Where the file lacks one of the columns.
-    """
-    path = Path(path)
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if not text.strip():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = "\t".join(COLUMNS) + "\n"
-        path.write_text(text, encoding="utf-8")
-    header = next(line for line in text.splitlines() if line.strip() and line[0] != "#")
-    separator = "\t" if "\t" in header else ","
-    columns = header.split(separator)
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise InputError(f"{path}: column {missing[0]} is missing; rows cannot be added to it.")
-    line = separator.join(str(row.get(name, "")) for name in columns)
-    with open(path, "a", encoding="utf-8") as stream:
-        stream.write(("" if text.endswith("\n") else "\n") + line + "\n")
 
 
 class Review:

@@ -4,11 +4,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tomocensus.classify import (
     Embeddings,
+    append_example,
     apply_head,
     embed,
     fit_head,
@@ -741,3 +742,45 @@ def test_a_new_kind_is_told_by_the_first_model_alone():
     np.testing.assert_allclose(both[:, -1], first[:, -1])
     np.testing.assert_allclose(both.sum(axis=1), 1)
     assert np.abs(both - first).max() > 1e-3
+
+
+def test_rows_follow_the_order_and_separator_of_the_file(tmp_path):
+    path = tmp_path / "examples.csv"
+    path.write_text("class,tomogram,x,y,z,note\nb,t,1,1,1,mine")
+    append_example(path, {"tomogram": "t", "x": 3, "y": 4, "z": 5, "class": "c"})
+    assert path.read_text() == "class,tomogram,x,y,z,note\nb,t,1,1,1,mine\nc,t,3,4,5,\n"
+
+
+def test_a_file_without_the_columns_is_left_alone(tmp_path):
+    path = tmp_path / "examples.csv"
+    path.write_text("class,tomogram\n")
+    with pytest.raises(InputError, match="column x"):
+        append_example(path, {"class": "c"})
+    assert path.read_text() == "class,tomogram\n"
+
+
+HEADERS = (
+    "tomogram\tx\ty\tz\tclass\n",
+    "tomogram,x,y,z,class,note\r\n",
+    "# mine, of May\n\nclass, z, y, x, tomogram",
+    '"tomogram","x","y","z","class"\n',
+    "\ufefftomogram,x,y,z,class\n",
+    "",
+)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@given(name=st.text(min_size=1), more=st.sampled_from(["", ",", "#", '"', "\t", ' # "a", b']))
+def test_whatever_is_named_is_read_again(tmp_path_factory, header, name, more):
+    name = " ".join((name + more).replace("\x00", "").split())
+    assume(name and name.isprintable())
+    path = tmp_path_factory.mktemp("named") / "examples"
+    path.write_bytes(header.encode())
+    for x in (3, 4):
+        append_example(path, {"tomogram": "t", "x": x, "y": 2, "z": 1, "class": name})
+    found = read_examples(path)
+    assert found["class"].tolist() == [name, name]
+    assert found[["tomogram", "x", "y", "z"]].to_numpy().tolist() == [
+        ["t", 3, 2, 1],
+        ["t", 4, 2, 1],
+    ]

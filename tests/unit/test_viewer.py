@@ -7,7 +7,7 @@ import pytest
 from tomocensus.classify import look_up_examples, read_examples
 from tomocensus.errors import InputError
 from tomocensus.io import write_labels, write_mrc
-from tomocensus.viewer import Review, add_layers, append_example
+from tomocensus.viewer import Review, add_layers
 from tomocensus.volume import Volume
 
 
@@ -58,21 +58,6 @@ def test_a_given_map_is_what_is_shown(project):
 def test_a_project_may_be_named_by_a_relative_path(project, monkeypatch):
     monkeypatch.chdir(project.parent)
     assert Review(project.name, "a").density.shape == (8, 20, 30)
-
-
-def test_rows_follow_the_order_and_separator_of_the_file(tmp_path):
-    path = tmp_path / "examples.csv"
-    path.write_text("class,tomogram,x,y,z,note\nb,t,1,1,1,mine")
-    append_example(path, {"tomogram": "t", "x": 3, "y": 4, "z": 5, "class": "c"})
-    assert path.read_text() == "class,tomogram,x,y,z,note\nb,t,1,1,1,mine\nc,t,3,4,5,\n"
-
-
-def test_a_file_without_the_columns_is_left_alone(tmp_path):
-    path = tmp_path / "examples.csv"
-    path.write_text("class,tomogram\n")
-    with pytest.raises(InputError, match="column x"):
-        append_example(path, {"class": "c"})
-    assert path.read_text() == "class,tomogram\n"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def read_examples(path: str | Path) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns tomogram, x, y, z, class, unit (``voxel`` or ``angstrom``) and row (line of the
-        file). Lines that begin with ``#`` are comments, as is what follows one.
+        file). Lines that begin with ``#`` are comments, as is what follows one that is not quoted.
 
     Raises
     ------
@@ -63,29 +64,77 @@ def read_examples(path: str | Path) -> pd.DataFrame:
     return table
 
 
+def append_example(path: str | Path, row: dict) -> None:
+    """Append one named position to an examples file; made with its header where missing.
+
+    Parameters
+    ----------
+    path : path-like
+        Tab- or comma-separated, as its header is.
+    row : dict
+        tomogram, x, y, z (voxels) and class.
+
+    Raises
+    ------
+    InputError
+        Where the file is no table, or lacks one of the columns.
+    """
+    path = Path(path)
+    text = path.read_bytes() if path.is_file() else b""
+    if not text.strip():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = ("\t".join(COLUMNS) + "\n").encode()
+        path.write_bytes(text)
+    separator, _, cells = _split(path)
+    missing = [name for name in COLUMNS if name not in cells[0]]
+    if missing:
+        raise InputError(f"{path}: column {missing[0]} is missing; rows cannot be added to it.")
+    line = separator.join(_quoted(str(row.get(name, "")), separator) for name in cells[0])
+    with open(path, "ab") as stream:
+        stream.write((b"" if text.endswith(b"\n") else b"\n") + line.encode() + b"\n")
+
+
+def _quoted(cell: str, separator: str) -> str:
+    """Return a cell as :func:`_split` reads it, of one line."""
+    cell = " ".join(cell.split())
+    if not any(special in cell for special in ('"', "#", separator)):
+        return cell
+    return '"' + cell.replace('"', '""') + '"'
+
+
 def _read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
     """Return a table of texts and the line of the file that each row stands in."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Save it as text in UTF-8.") from error
-    kept = [(line, text) for line, text in enumerate(lines, 1) if text.partition("#")[0].strip()]
-    if not kept:
-        raise InputError(f"{path}: empty. Its first row names the columns: {', '.join(COLUMNS)}.")
-    separator = "\t" if "\t" in kept[0][1] else ","
-    cells = [
-        [cell.strip() for cell in next(csv.reader([text.partition("#")[0]], delimiter=separator))]
-        for _, text in kept
-    ]
+    _, lines, cells = _split(path)
     header = cells[0]
-    for (line, _), row in zip(kept, cells, strict=True):
+    for line, row in zip(lines, cells, strict=True):
         if any(row[len(header) :]):
             raise InputError(
                 f"{path}: row {line}: {len(row)} cells, the header names {len(header)} columns. "
                 "Remove what is too much."
             )
     rows = [(row + [""] * len(header))[: len(header)] for row in cells[1:]]
-    return pd.DataFrame(rows, columns=header, dtype=str), [line for line, _ in kept[1:]]
+    return pd.DataFrame(rows, columns=header, dtype=str), lines[1:]
+
+
+def _split(path: Path) -> tuple[str, list[int], list[list[str]]]:
+    """Return the separator, the lines of the file that hold something, and their cells."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Save it as text in UTF-8.") from error
+    told = [(number, _without_comment(line)) for number, line in enumerate(lines, 1)]
+    told = [(number, line) for number, line in told if line.strip()]
+    if not told:
+        raise InputError(f"{path}: empty. Its first row names the columns: {', '.join(COLUMNS)}.")
+    separator = "\t" if "\t" in told[0][1] else ","
+    rows = [next(csv.reader([line], delimiter=separator)) for _, line in told]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    return separator, [number for number, _ in told], cells
+
+
+def _without_comment(line: str) -> str:
+    """Return a line up to the first ``#`` that is not quoted."""
+    return re.match(r'(?:"(?:[^"]|"")*"|[^#])*', line)[0]
 
 
 def look_up_examples(

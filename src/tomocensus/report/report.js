@@ -184,10 +184,12 @@ window.onerror = (text) => {
   const cards = [...document.querySelectorAll(".review li")];
   if (cards.length) {
     sorted("class").forEach((name) => { if (name !== "unknown") make("option", undefined, byId("classes")).value = name; });
+    // As the examples file is read: "#" begins a comment where it is not quoted.
+    const quoted = (name) => (/["#]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name);
     const write = () => {
       byId("named").value = cards
         .filter((card) => card.querySelector("input").value.trim())
-        .map((card) => [card.dataset.tomogram, card.dataset.x, card.dataset.y, card.dataset.z, card.querySelector("input").value.trim()].join("\t"))
+        .map((card) => [card.dataset.tomogram, card.dataset.x, card.dataset.y, card.dataset.z, quoted(card.querySelector("input").value.trim())].join("\t"))
         .join("\n");
     };
     cards.forEach((card) => {
