@@ -332,6 +332,38 @@ def test_unknown_choices_are_refused():
         simulate_tomogram(1, defocuss=3)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"shape": (0, 10, 10)},
+        {"shape": (8, 8)},
+        {"shape": (8, 8.5, 8)},
+        {"voxel_size": 0.0},
+        {"voxel_size": -3},
+        {"voxel_size": "fine"},
+        {"snr": None},
+        {"snr": float("nan")},
+        {"dose": "much"},
+        {"carbon": 2},
+        {"scheme": 1},
+        {"tilt_step": True},
+        {"abundance": {"vesicle": -1}},
+        {"abundance": {"dragon": 1}},
+        {"abundance": 3},
+        {"occupied": "half"},
+    ],
+)
+def test_impossible_values_are_told_by_name(given):
+    with pytest.raises(ValueError, match=f"{next(iter(given))} .* is impossible: it must be"):
+        simulate_tomogram(1, **given)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_conditions_without_an_image_are_told():
+    with pytest.raises(ValueError, match="give no image"):
+        simulate_tomogram(1, **{**SMALL, "voltage": 0.0})
+
+
 def test_a_written_data_set_is_the_simulated_one(tmp_path):
     made = write_dataset(tmp_path / "a", 7, **SMALL)
     tomogram = read_volume(tmp_path / "a" / "tomogram.mrc")

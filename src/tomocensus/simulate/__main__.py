@@ -73,8 +73,8 @@ def _options() -> argparse.ArgumentParser:
     """Return the parser."""
     options = argparse.ArgumentParser(prog="python -m tomocensus.simulate", description=__doc__)
     options.add_argument("--output", required=True, help="the project folder")
-    options.add_argument("--tomograms", type=int, default=1, help="how many")
-    options.add_argument("--seed", type=int, default=1, help="of the first; the others follow")
+    options.add_argument("--tomograms", type=_count, default=1, help="how many")
+    options.add_argument("--seed", type=_count, default=1, help="of the first; the others follow")
     options.add_argument("--preset", default="cell", choices=tuple(PRESETS))
     options.add_argument("--shape", type=int, nargs=3, metavar=("NZ", "NY", "NX"))
     options.add_argument("--voxel-size", type=float, help="Å")
@@ -83,10 +83,27 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument("--tilt-range", type=float, help="degrees to either side")
     options.add_argument("--tilt-step", type=float, help="degrees")
     options.add_argument("--polarity", choices=("dark", "bright"))
-    options.add_argument("--set", type=json.loads, help='other conditions as JSON: {"dose": 0}')
-    options.add_argument("--annotated", type=int, default=0, help="tomograms with annotated slices")
-    options.add_argument("--slices", type=int, default=3, help="annotated slices in each of them")
+    options.add_argument("--set", type=_conditions, help='other conditions as JSON: {"dose": 0}')
+    options.add_argument(
+        "--annotated", type=_count, default=0, help="tomograms with annotated slices"
+    )
+    options.add_argument("--slices", type=_count, default=3, help="annotated slices in each")
     return options
+
+
+def _count(text: str) -> int:
+    """Return a whole number of 0 or more."""
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return int(text)
+
+
+def _conditions(text: str) -> dict:
+    """Return conditions by name."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text} names no conditions")
+    return found
 
 
 def annotate(folder: Path, made, slices: int) -> None:

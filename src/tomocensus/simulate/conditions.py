@@ -12,7 +12,10 @@ from tomocensus.simulate.specimen import Specimen
 
 # Share of tomograms like those of plain simulators: whoever tests a program makes such ones.
 PLAIN, PLAIN_OF_PLAIN_MATTER = 0.15, 0.6
-CONDITIONS = tuple(field.name for part in (Imaging, Specimen, Finish) for field in fields(part))
+DEFAULTS = {
+    field.name: field.default for part in (Imaging, Specimen, Finish) for field in fields(part)
+}
+CONDITIONS = tuple(DEFAULTS)
 
 
 def draw_conditions(rng: np.random.Generator, depth: float, known: dict) -> dict:
@@ -154,9 +157,9 @@ def _grey_values(rng):
 
 def _plain(rng):
     """Draw what a simulation without a microscope has: wedge and noise, and little else."""
-    nothing = {field.name: field.default for part in (Specimen, Finish) for field in fields(part)}
+    nothing = [field.name for part in (Specimen, Finish) for field in fields(part)]
     return {
-        **nothing,
+        **{name: DEFAULTS[name] for name in nothing},
         "cytosol": _chance(rng, 0.5, 0.0, 0.3),
         "grain": _chance(rng, 0.7, 0.0, 0.3),
         "correction": str(rng.choice(["ideal", "flip"], p=[0.75, 0.25])),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
+from numbers import Real
 
 import numpy as np
 
 from tomocensus.atomic import atomic_path, write_json, write_text
-from tomocensus.simulate.conditions import CONDITIONS, draw_conditions
+from tomocensus.simulate.conditions import CONDITIONS, DEFAULTS, draw_conditions
 from tomocensus.simulate.finish import Finish, finished
 from tomocensus.simulate.microscope import Imaging, image_labels
 from tomocensus.simulate.plain import plain_style
@@ -117,12 +118,15 @@ def choose(seed: int, shape, voxel_size, preset: str, overrides: dict):
     # A generator of their own: the truth of a seed does not depend on how it is imaged.
     aside = _aside(seed, 7)
     given = {k: v for k, v in PRESETS[preset].items() if k != "crowded"}
-    given.update({k: v for k, v in {"shape": shape, "voxel_size": voxel_size}.items() if v})
+    asked = {"shape": shape, "voxel_size": voxel_size}
+    given.update({name: value for name, value in asked.items() if value is not None})
     given.update(overrides)
     unknown = sorted(set(given) - set(chosen) - set(CONDITIONS))
     if unknown:
         known = ", ".join((*chosen, *CONDITIONS))
         raise ValueError(f"unknown override {unknown[0]!r}; known are {known}")
+    for name, value in given.items():
+        _check(name, value)
     chosen.update(given)
     if chosen["polarity"] not in ("dark", "bright"):
         raise ValueError(f"polarity {chosen['polarity']!r} is neither dark nor bright")
@@ -132,6 +136,45 @@ def choose(seed: int, shape, voxel_size, preset: str, overrides: dict):
         depth = chosen["shape"][0] * chosen["voxel_size"]
         chosen = {**chosen, **draw_conditions(aside, depth, chosen), **given}
     return chosen, rng, aside
+
+
+def _check(name: str, value) -> None:
+    """Raise where a condition cannot have the value."""
+    default = {"polarity": "dark", "matter": "cell", **DEFAULTS}.get(name)
+    if value is None and default is None:
+        return
+    if name == "shape":
+        wanted, fits = "three whole numbers above 0", _is_shape(value)
+    elif name == "abundance":
+        wanted, fits = f"factors of 0 and more of {', '.join(KINDS)}", _are_factors(value)
+    elif isinstance(default, bool):
+        wanted, fits = "true or false", isinstance(value, bool | np.bool_)
+    elif isinstance(default, str):
+        wanted, fits = "text", isinstance(value, str)
+    elif name == "voxel_size":
+        wanted, fits = "a number of Å above 0", _is_number(value) and value > 0
+    else:
+        wanted, fits = "a number", _is_number(value)
+    if not fits:
+        raise ValueError(f"{name} {value!r} is impossible: it must be {wanted}")
+
+
+def _is_number(value) -> bool:
+    """Tell whether a value is a finite number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _is_shape(value) -> bool:
+    """Tell whether a value is the shape of a volume."""
+    sides = list(value) if isinstance(value, tuple | list) else []
+    return len(sides) == 3 and all(_is_number(n) and n == int(n) and n > 0 for n in sides)
+
+
+def _are_factors(value) -> bool:
+    """Tell whether a value holds factors by kind."""
+    return isinstance(value, dict) and all(
+        kind in KINDS and _is_number(factor) and factor >= 0 for kind, factor in value.items()
+    )
 
 
 def _aside(seed: int, purpose: int) -> np.random.Generator:
@@ -166,6 +209,11 @@ def photograph(scene: Scene, seed: int, chosen: dict, rng, aside) -> SimulatedTo
         All choices by name.
     rng, aside : numpy.random.Generator
         For noise and errors, and for specimen and shading.
+
+    Raises
+    ------
+    ValueError
+        The choices give no image.
     """
     size = chosen["voxel_size"]
     specimen, imaging, finish = (
@@ -175,6 +223,8 @@ def photograph(scene: Scene, seed: int, chosen: dict, rng, aside) -> SimulatedTo
     prepare(scene, specimen, size, aside)
     plain, gold = split_gold(scene.density)
     image = image_labels(plain, size, rng, imaging, gold)
+    if not np.isfinite(image).all():
+        raise ValueError("these conditions give no image: some voxels are no finite numbers")
     image = finished(image, plain, size, imaging.defocus, finish, chosen["polarity"], aside)
     labels, classes = _renumber(scene.labels, scene.classes)
     return SimulatedTomogram(
