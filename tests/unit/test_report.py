@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from tomocensus.classify.examples import COLUMNS, read_examples
 from tomocensus.report import build_report, inner_point, picture, split_pictures, thumbnail
 from tomocensus.report.charts import bars, histogram, lines
 from tomocensus.report.colours import class_colours, colour, recolour_png
@@ -263,7 +265,28 @@ def test_size_grows_little_with_rows():
 
 def test_bars_are_as_long_as_their_values():
     drawn = bars([("a", 10, "red"), ("b", 5, "blue")], "x")
-    assert re.findall(r'width="([\d.]+)"', drawn) == ["270.0", "135.0"]
+    assert re.findall(r'width="([\d.]+)"', drawn) == ["250.0", "125.0"]
+
+
+def test_very_many_rows_are_listed_in_part_and_counted_whole(monkeypatch):
+    for name, most in (("MOST_ROWS", 3), ("MOST_COUNTS", 2), ("MOST_RECORDS", 1)):
+        monkeypatch.setattr(f"tomocensus.report.html.{name}", most)
+    tomogram, probability, labels, table = scene()
+    instances = pd.concat([table.assign(tomogram=name) for name in ("a", "b", "c")])
+    counts = pd.concat([counts_of(table).assign(tomogram=name) for name in ("a", "b", "c")])
+    pictures = {"b": picture(tomogram, probability, labels, table)}
+    provenance = {"records": {name: {"measure": {}} for name in ("a", "b", "c")}}
+    html = build_report(pictures, instances, counts, provenance=provenance)
+    data = data_of(html)
+    assert [row[data["columns"].index("tomogram")] for row in data["rows"]] == ["b", "b", "a"]
+    assert "3 of 6 instances are listed" in html
+    assert "2 of 6 counts are listed" in html
+    assert "<b>6</b><span>Instances</span>" in html
+    shown = json.loads(unescape(re.search(r"Records</summary><pre>(.*?)</pre>", html, re.S)[1]))
+    assert list(shown) == ["b", "others"]
+    few = build_report(pictures, table, counts_of(table), provenance={"records": {"b": {}}})
+    assert "are listed" not in few
+    assert "others" not in few
 
 
 def test_histogram_counts_every_finite_value():
@@ -337,17 +360,21 @@ def test_browser_sorts_filters_and_jumps(page, tmp_path):
     assert 'data-ring="62.5%"' in dom
 
 
-def test_browser_writes_rows_for_the_examples_file(page, tmp_path):
-    act = """<script>
+@pytest.mark.parametrize("name", ["vesicle", 'er #2, "rough"', '"'])
+def test_browser_writes_rows_for_the_examples_file(page, tmp_path, name):
+    act = f"""<script>
     const field = document.querySelector(".review input");
-    field.value = "vesicle";
+    field.value = {json.dumps(name)};
     field.dispatchEvent(new Event("input"));
-    document.body.dataset.named = document.getElementById("named").value.replaceAll("\\t", " ");
+    document.body.dataset.named = JSON.stringify(document.getElementById("named").value);
     document.querySelector(".review .look").click();
     document.body.dataset.z = document.getElementById("z").textContent;
     </script></body>"""
     dom = chromium(tmp_path, page.replace("</body>", act))
-    assert re.search(r'data-named="one 49 19 6 vesicle"', dom)
+    row = json.loads(unescape(re.search(r'data-named="(.*?)"', dom)[1]))
+    (tmp_path / "examples.tsv").write_text("\t".join(COLUMNS) + "\n" + row + "\n")
+    named = read_examples(tmp_path / "examples.tsv")[list(COLUMNS)]
+    assert named.to_numpy().tolist() == [["one", 49, 19, 6, name]]
     assert 'data-z="z = ' in dom
 
 

@@ -7,6 +7,8 @@ from html import escape
 import numpy as np
 
 _WIDTH = 520
+# Of a histogram: room for counts of millions.
+_LEFT = 70
 
 
 def _number(value: float) -> str:
@@ -38,7 +40,7 @@ def bars(rows: list[tuple[str, float, str]], label: str) -> str:
     for i, (name, value, colour) in enumerate(rows):
         y = i * 26
         short = name if len(name) <= 26 else name[:25] + "…"
-        length = 270 * value / top
+        length = 250 * value / top
         parts.append(
             f'<text x="180" y="{y + 17}" text-anchor="end">{escape(short)}</text>'
             f'<rect x="190" y="{y + 4}" width="{length:.1f}" height="18" rx="3" fill="{colour}">'
@@ -69,21 +71,21 @@ def histogram(values, colour: str, title: str, unit: str, limits=None, bins: int
     if high <= low:
         low, high = low - 0.5, high + 0.5
     counts, edges = np.histogram(values, bins=bins, range=(low, high))
-    step = (_WIDTH - 80) / bins
-    parts = [f'<text class="title" x="40" y="16">{escape(title)} (n = {values.size:,})</text>']
+    step = (_WIDTH - _LEFT - 40) / bins
+    parts = [f'<text class="title" x="{_LEFT}" y="16">{escape(title)} (n = {values.size:,})</text>']
     for i, count in enumerate(counts):
         height = 110 * count / max(counts.max(), 1)
         parts.append(
-            f'<rect x="{40 + i * step:.1f}" y="{140 - height:.1f}" width="{step - 2:.1f}" '
+            f'<rect x="{_LEFT + i * step:.1f}" y="{140 - height:.1f}" width="{step - 2:.1f}" '
             f'height="{height:.1f}" fill="{colour}">'
             f"<title>{_number(edges[i])} to {_number(edges[i + 1])}: {count}</title></rect>"
         )
-    parts.append(f'<line x1="40" x2="{_WIDTH - 40}" y1="140" y2="140"/>')
+    parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 40}" y1="140" y2="140"/>')
     for place in (0.0, 0.5, 1.0):
-        x = 40 + place * (_WIDTH - 80)
+        x = _LEFT + place * (_WIDTH - _LEFT - 40)
         text = _number(low + place * (high - low))
         parts.append(f'<text x="{x:.0f}" y="157" text-anchor="middle">{text}</text>')
-    parts.append(f'<text x="34" y="40" text-anchor="end">{counts.max()}</text>')
+    parts.append(f'<text x="{_LEFT - 6}" y="40" text-anchor="end">{counts.max():,}</text>')
     parts.append(f'<text x="{_WIDTH / 2}" y="175" text-anchor="middle">{escape(unit)}</text>')
     return svg("".join(parts), 182, title)
 

@@ -37,6 +37,8 @@ _COLUMNS = (
 )
 _TEXT = ("tomogram", "group", "class", "separation")
 _HISTOGRAMS = 12
+# Of instances, of counts and of tomograms' records; a browser shows no more in good time.
+MOST_ROWS, MOST_COUNTS, MOST_RECORDS = 100_000, 5_000, 500
 
 
 def build_report(
@@ -58,7 +60,8 @@ def build_report(
         Per tomogram, what `tomocensus.report.picture` returned; with ``splits``, what
         `tomocensus.report.split_pictures` did.
     instances : pandas.DataFrame
-        Instance table of all tomograms; missing columns are left out of the page.
+        Instance table of all tomograms; missing columns are left out of the page. Of very many
+        (`MOST_ROWS`) the page lists a part, those of tomograms with pictures first.
     counts : pandas.DataFrame
         Counts by tomogram, group and class; see `tomocensus.census.COUNT_COLUMNS`.
     evaluation : pandas.DataFrame, optional
@@ -88,7 +91,8 @@ def build_report(
         "colours": {name: css(rgb) for name, rgb in colours.items()},
         "pictures": {name: _recoloured(one, colours) for name, one in pictures.items()},
     }
-    data["rows"] = _rows(instances, data["columns"])
+    listed = _listed(instances, pictures, MOST_ROWS)
+    data["rows"] = _rows(listed, data["columns"])
     parts = {
         "title": escape(title),
         "css": _template("report.css"),
@@ -97,12 +101,13 @@ def build_report(
         "cards": _cards(instances, pictures, inputs),
         "warnings": _warnings(inputs),
         "charts": _charts(instances, colours),
-        "counts": _counts(counts),
+        "counts": _counts(counts, pictures),
+        "listed": _left_out(len(listed), len(instances), "instances", "census.csv"),
         "splits": _splits(pictures),
         "review": _review(review),
         "evaluation": _evaluation(evaluation),
         "models": _models(models),
-        "provenance": _provenance(provenance or {}, models),
+        "provenance": _provenance(_recorded(provenance or {}, pictures), models),
     }
     # One pass, so that a value that looks like a placeholder stays as it is.
     return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], _template("report.html"))
@@ -134,6 +139,24 @@ def _tidy(instances: pd.DataFrame) -> pd.DataFrame:
             instances[name] = pd.to_numeric(instances[name], errors="coerce")
     instances["class"] = instances["class"].replace("", "unknown")
     return instances
+
+
+def _listed(table: pd.DataFrame, pictures: dict, most: int) -> pd.DataFrame:
+    """Return at most so many rows, those of tomograms with pictures first."""
+    if len(table) <= most:
+        return table
+    pictured = table["tomogram"].isin(list(pictures))
+    return pd.concat([table[pictured], table[~pictured]]).head(most)
+
+
+def _left_out(listed: int, total: int, what: str, file: str) -> str:
+    """Say where the rest is, where a table is not of all."""
+    if listed == total:
+        return ""
+    return (
+        f'<p class="muted">{listed:,} of {total:,} {what} are listed, those of the tomograms with '
+        f"pictures first; all are in results/{file}.</p>"
+    )
 
 
 def _rows(instances: pd.DataFrame, columns: list[str]) -> list[list]:
@@ -227,10 +250,12 @@ def _charts(instances: pd.DataFrame, colours: dict) -> str:
     return f'<div class="grid">{"".join(figures)}</div>'
 
 
-def _counts(counts: pd.DataFrame | None) -> str:
+def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
     """Return the counts' table in nm and µm."""
     if counts is None or not len(counts):
         return ""
+    total = len(counts)
+    counts = _listed(counts, pictures, MOST_COUNTS)
     scale = {
         "tomogram": ("tomogram", None),
         "group": ("group", None),
@@ -252,7 +277,8 @@ def _counts(counts: pd.DataFrame | None) -> str:
             columns.append(pd.to_numeric(counts[name], errors="coerce").astype(float) * factor)
     rows = [list(row) for row in zip(*columns, strict=True)]
     drawn = charts.table([scale[name][0] for name in used], rows)
-    return f"<details><summary>Counts and sizes as a table</summary>{drawn}</details>"
+    note = _left_out(len(counts), total, "counts", "counts.csv")
+    return f"<details><summary>Counts and sizes as a table</summary>{note}{drawn}</details>"
 
 
 def _review(review: list[dict] | None) -> str:
@@ -354,6 +380,16 @@ def _models(models: dict) -> str:
     return (
         f'<section class="card"><h2>Models</h2><div class="grid">{"".join(parts)}</div></section>'
     )
+
+
+def _recorded(provenance: dict, pictures: dict) -> dict:
+    """Return provenance; of very many tomograms the records of those with pictures."""
+    records = provenance.get("records") or {}
+    if len(records) <= MOST_RECORDS:
+        return provenance
+    kept = {name: records[name] for name in pictures if name in records}
+    others = {"others": "results/TOMOGRAM/STAGE.json"}
+    return {**provenance, "records": kept | others}
 
 
 def _provenance(provenance: dict, models: dict) -> str:

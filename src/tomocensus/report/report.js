@@ -183,7 +183,7 @@ window.onerror = (text) => {
   // Naming
   const cards = [...document.querySelectorAll(".review li")];
   if (cards.length) {
-    sorted("class").forEach((name) => { if (name !== "unknown") make("option", undefined, byId("classes")).value = name; });
+    Object.keys(data.colours).sort().forEach((name) => { if (name !== "unknown") make("option", undefined, byId("classes")).value = name; });
     // As the examples file is read: "#" begins a comment where it is not quoted.
     const quoted = (name) => (/["#]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name);
     const write = () => {
