@@ -47,12 +47,13 @@ def census(tables: list[pd.DataFrame], inputs: list[dict]) -> tuple[pd.DataFrame
         empty = tables[0] if tables else pd.DataFrame()
         return empty, pd.DataFrame(columns=list(COUNT_COLUMNS))
     instances = pd.concat(filled, ignore_index=True)
+    names = sorted(instances["class"].unique())
+    parts = dict(tuple(instances.groupby(["tomogram", "class"])))
     rows = []
     for facts in inputs:
-        own = instances[instances["tomogram"] == facts["tomogram"]]
         volume = float(np.prod(facts["shape"])) * facts["voxel_size"] ** 3 * 1e-12
-        for name in sorted(instances["class"].unique()):
-            part = own[own["class"] == name]
+        for name in names:
+            part = parts.get((facts["tomogram"], name), instances[:0])
             rows.append(_count(part, facts, name, volume))
     return instances, pd.DataFrame(rows, columns=list(COUNT_COLUMNS))
 
