@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 
 import numba
@@ -184,7 +185,7 @@ def cluster(
         "threshold": float(cut.threshold),
         "levels": cut.levels,
         "components": runs.count,
-        "dropped_specks": len(pieces) - len(shown) - weak,
+        "dropped_specks": len(cut.specks) + len(pieces) - len(shown) - weak,
         "dropped_weak": weak,
         **_balance(runs, table),
         "instances": len(table),
@@ -239,6 +240,8 @@ class _Cut:
     threshold: float
     runs: Runs
     pieces: list[Piece]
+    # Voxels of each component that has no room for an object; they are in no piece.
+    specks: np.ndarray
     # Of the least mean probability.
     scale: float = 1.0
     levels: bool = False
@@ -249,10 +252,14 @@ def _cut(job: _Job, objects, threshold, slab, threads, levels=False) -> _Cut:
     runs = find_runs(objects, slab, threads)
     runs.paint(job.components, np.arange(runs.count + 1, dtype=np.int32), threads)
     job = replace(job, boxes=runs.boxes(), ragged=levels)
-    pieces = _in_parallel(job, runs.count, threads)
+    # What has no room for the smallest object is dropped, whatever it is: no need to look at it.
+    room = np.array([prod(side.stop - side.start for side in box) for box in job.boxes])
+    numbers = (1 + np.flatnonzero(room >= job.smallest)).tolist()
+    specks = runs.voxels()[room < job.smallest]
+    pieces = [piece for found in each(job, numbers, threads) for piece in found]
     # Every piece holds its own mask: the components' memory serves again.
     runs.paint(job.components, np.zeros(runs.count + 1, np.int32), threads)
-    return _Cut(float(threshold), runs, pieces, levels=levels)
+    return _Cut(float(threshold), runs, pieces, specks, levels=levels)
 
 
 def _may_choose(job: _Job) -> bool:
@@ -291,7 +298,8 @@ def _shells_closed(job: _Job, cut: _Cut, fainter: _Cut) -> bool:
         _voxels([piece for piece in some if piece.filled_voxels >= _HOLLOW * piece.voxels])
         for some in (before, now)
     )
-    worth = closed >= max(_GAIN * hollow, _WORTH * _voxels(cut.pieces), 1)
+    every = _voxels(cut.pieces) + cut.specks.sum()
+    worth = closed >= max(_GAIN * hollow, _WORTH * every, 1)
     return worth and _voxels(now) >= _voxels(before)
 
 
@@ -312,11 +320,6 @@ def _convex(job: _Job, cut: _Cut) -> list[Piece]:
 
 def _voxels(pieces: list[Piece]) -> int:
     return sum(piece.voxels for piece in pieces)
-
-
-def _in_parallel(job: _Job, count: int, threads: int) -> list[Piece]:
-    """Return the pieces of components 1..count, in that order."""
-    return [piece for found in each(job, range(1, count + 1), threads) for piece in found]
 
 
 def _balance(runs, table) -> dict:

@@ -33,6 +33,11 @@ class Runs:
             for one, two in zip(low, high, strict=True)
         ]
 
+    def voxels(self) -> np.ndarray:
+        """Return the number of voxels of every component."""
+        lengths = self.stop - self.start
+        return np.bincount(self.label, lengths, self.count + 1)[1:].astype(np.int64)
+
     def paint(self, out: np.ndarray, values: np.ndarray, threads: int = 1) -> None:
         """Write ``values[label]`` to every run of a volume."""
 

@@ -79,9 +79,9 @@ def percolates(runs) -> bool:
     """
     if not runs.count:
         return False
-    voxels = np.bincount(runs.label, weights=runs.stop - runs.start)
+    voxels = runs.voxels()
     largest = int(voxels.argmax())
-    inside = reaches_across(runs.boxes()[largest - 1], runs.shape)
+    inside = reaches_across(runs.boxes()[largest], runs.shape)
     return inside and bool(voxels[largest] >= PERCOLATING * voxels.sum())
 
 
