@@ -3,8 +3,11 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tomocensus.measure import COLUMNS, measure
+from tomocensus.measure.neighbours import _rising
 
 
 def ball(shape, centre, semi_axes):
@@ -56,6 +59,12 @@ def test_neighbours_equal_brute_force():
         near = [m for m, gap in gaps.items() if gap <= 40]
         assert row.contact_instances == ";".join(map(str, near))
         assert row.contacts == len(near)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.integers(1, 9))
+def test_rising_values_come_as_if_all_were_sorted(values, first):
+    found = list(_rising(np.array(values, float), first))
+    assert found == np.argsort(values, kind="stable").tolist()
 
 
 def test_joins_tables_and_keeps_gaps_in_numbers():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -52,7 +54,7 @@ def neighbours(
         apart = np.maximum(np.maximum(low - high[i], low[i] - high), 0)
         bound = np.maximum(np.linalg.norm(apart, axis=1) - 1, 0)
         best = np.inf
-        for j in np.argsort(bound, kind="stable"):
+        for j in _rising(bound):
             if j == i:
                 continue
             if bound[j] > max(best, contact_distance):
@@ -65,3 +67,15 @@ def neighbours(
         distance[i] = best
         contacts[i].sort()
     return nearest, distance, contacts
+
+
+def _rising(values: np.ndarray, first: int = 32) -> Iterator[int]:
+    """Yield the indices of rising values, equal ones in their order; sort few, for few are asked."""
+    done, most = -np.inf, min(first, len(values))
+    while True:
+        limit = np.partition(values, most - 1)[most - 1]
+        some = np.flatnonzero((values > done) & (values <= limit))
+        yield from some[np.argsort(values[some], kind="stable")]
+        if most == len(values):
+            return
+        done, most = limit, min(8 * most, len(values))
