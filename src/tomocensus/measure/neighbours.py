@@ -70,7 +70,7 @@ def neighbours(
 
 
 def _rising(values: np.ndarray, first: int = 32) -> Iterator[int]:
-    """Yield the indices of rising values, equal ones in their order; sort few, for few are asked."""
+    """Yield the indices of rising values, equal ones in their order; few are sorted at a time."""
     done, most = -np.inf, min(first, len(values))
     while True:
         limit = np.partition(values, most - 1)[most - 1]
