@@ -1,7 +1,7 @@
 """Time and memory of clustering a whole tomogram, and a volume that does not fit in memory.
 
 Usage: python benchmarks/cluster_size.py [--shape 300 928 960] [--objects 1300]
-       [--soft | --outlines] [--threads 1 2] [--repeats 3]
+       [--soft | --outlines] [--specks 0.03] [--threads 1 2] [--repeats 3]
        python benchmarks/cluster_size.py --scratch FOLDER --shape 1000 2000 2000 --objects 3000
 
 Of each number of threads the best wall time of the repeats is told, and its efficiency: that of the
@@ -106,11 +106,15 @@ def main():
     parser.add_argument("--objects", type=int, default=1300)
     parser.add_argument("--soft", action="store_true", help="a map with soft edges, not a mask")
     parser.add_argument("--outlines", action="store_true", help="the same, and a map of outlines")
+    parser.add_argument("--specks", type=float, default=0.0, help="part of voxels that is noise")
     parser.add_argument("--scratch", help="folder on a disk with 9 bytes a voxel to spare")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--repeats", type=int, default=1)
     arguments = parser.parse_args()
     volume, outlines = map_of(arguments)
+    rng = np.random.default_rng(1)
+    for plane in volume if arguments.specks else ():
+        plane[rng.random(plane.shape) < arguments.specks] = 100
     corner = tuple(slice(0, n // 3) for n in volume.shape)
     # Compiled functions are loaded.
     cluster(volume[corner], 10.0, boundary=None if outlines is None else outlines[corner])

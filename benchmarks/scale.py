@@ -2,10 +2,14 @@
 
     python benchmarks/scale.py --tomograms 10000
     python benchmarks/scale.py --jobs 2000
+    python benchmarks/scale.py --tables 2000
+    python benchmarks/scale.py --megavoxels 38
 
 The first makes a project of empty volumes (1 KiB each) and a stand-in segmenter and asks the real
 workflow for a dry run. The second runs stand-in stages (`shell: touch`) under the same profile; a
-job's own process (about 20 ms of CPU) is part of the figure.
+job's own process (about 20 ms of CPU) is part of the figure. The third joins and counts tables of
+1,000 instances each and makes the report's page of them. The fourth scores a labelmap against the
+truth.
 """
 
 import argparse
@@ -18,9 +22,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from tomocensus.census import census
+from tomocensus.evaluate import evaluate_tomogram
 from tomocensus.io import write_mrc
 from tomocensus.models import save_model
+from tomocensus.report import build_report
 from tomocensus.volume import Volume
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -98,11 +106,64 @@ def jobs(folder, number):
     )
 
 
+def tables(number, each=1000):
+    """Join instance tables, count, and make a page."""
+    rng = np.random.default_rng(0)
+    kinds = ["ribosome", "vesicle", "er", "unknown"]
+    columns = ("confidence", "equivalent_diameter_angstrom", "volume_angstrom3")
+    parts = [
+        pd.DataFrame(
+            {
+                "tomogram": f"t{index}",
+                "group": "a",
+                "instance": np.arange(1, each + 1),
+                "class": rng.choice(kinds, each),
+                **{name: rng.random(each) for name in columns},
+            }
+        )
+        for index in range(number)
+    ]
+    inputs = [
+        {"tomogram": f"t{index}", "group": "a", "shape": [300, 928, 960], "voxel_size": 10.0}
+        for index in range(number)
+    ]
+    used = time.process_time()
+    instances, counts = census(parts, inputs)
+    joined = time.process_time()
+    page = build_report({}, instances, counts)
+    print(
+        f"{number} tables of {each} instances: {joined - used:.1f} s of CPU, "
+        f"page {time.process_time() - joined:.1f} s, {len(page) / 1e6:.1f} MB",
+        flush=True,
+    )
+
+
+def scores(megavoxels):
+    """Score a labelmap of 400 boxes."""
+    side = int((megavoxels * 1e6) ** (1 / 3))
+    rng = np.random.default_rng(0)
+    truth = np.zeros((side,) * 3, np.int16)
+    for number in range(1, 401):
+        z, y, x = rng.integers(0, side - 28, 3)
+        truth[z : z + 28, y : y + 28, x : x + 28] = number
+    labels = np.roll(truth, 3, axis=2)
+    used, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    evaluate_tomogram("t", labels, truth, (labels > 0).astype(np.int8) * 90)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    print(
+        f"{truth.size / 1e6:.0f} million voxels: {time.process_time() - used:.1f} s of CPU, "
+        f"{more / truth.size:.1f} bytes a voxel beside the volumes",
+        flush=True,
+    )
+
+
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--tomograms", type=int, default=0)
     options.add_argument("--batches", type=int, default=0, help="only the first of so many batches")
     options.add_argument("--jobs", type=int, default=0)
+    options.add_argument("--tables", type=int, default=0)
+    options.add_argument("--megavoxels", type=float, default=0)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         if chosen.tomograms:
@@ -111,3 +172,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         if chosen.jobs:
             jobs(Path(temporary), chosen.jobs)
+    if chosen.tables:
+        tables(chosen.tables)
+    if chosen.megavoxels:
+        scores(chosen.megavoxels)
