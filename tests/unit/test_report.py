@@ -289,6 +289,17 @@ def test_very_many_rows_are_listed_in_part_and_counted_whole(monkeypatch):
     assert "others" not in few
 
 
+def test_many_warnings_are_folded_and_none_is_lost():
+    inputs = {f"t{number}": {"warnings": [f"fault {number}."]} for number in range(12)}
+    html = build_report({}, pd.DataFrame(), pd.DataFrame(), inputs=inputs)
+    assert [int(n) for n in re.findall(r"fault (\d+)\.", html)] == list(range(12))
+    assert "2 more</summary>" in html
+    assert html.index("fault 9.") < html.index("2 more") < html.index("fault 10.")
+    assert not Page(html).wrong
+    few = build_report({}, pd.DataFrame(), pd.DataFrame(), inputs={"t1": inputs["t1"]})
+    assert "more</summary>" not in few
+
+
 def test_histogram_counts_every_finite_value():
     drawn = histogram([1.0, 2.0, 2.0, np.nan, 9.0], "red", "sizes", "nm")
     assert sum(int(n) for n in re.findall(r": (\d+)</title>", drawn)) == 4

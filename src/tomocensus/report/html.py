@@ -36,7 +36,8 @@ _COLUMNS = (
     "z_angstrom",
 )
 _TEXT = ("tomogram", "group", "class", "separation")
-_HISTOGRAMS = 12
+# Classes with a histogram, and warnings that are seen without a click.
+_HISTOGRAMS, _WARNINGS = 12, 10
 # Of instances, of counts and of tomograms' records; a browser shows no more in good time.
 MOST_ROWS, MOST_COUNTS, MOST_RECORDS = 100_000, 5_000, 500
 
@@ -218,7 +219,13 @@ def _warnings(inputs: dict) -> str:
     ]
     if not items:
         return ""
-    return f'<section class="card warn"><h2>Warnings</h2><ul>{"".join(items)}</ul></section>'
+    shown, more = "".join(items[:_WARNINGS]), items[_WARNINGS:]
+    rest = (
+        f"<details><summary>{len(more):,} more</summary><ul>{''.join(more)}</ul></details>"
+        if more
+        else ""
+    )
+    return f'<section class="card warn"><h2>Warnings</h2><ul>{shown}</ul>{rest}</section>'
 
 
 def _charts(instances: pd.DataFrame, colours: dict) -> str:
