@@ -177,19 +177,22 @@ def _sections(depth: int) -> list[int]:
 
 def _statistics(path: str, data) -> dict:
     """Return mean, standard deviation and percentiles; raise for NaN and constant volumes."""
-    depth = data.shape[0]
-    sampled = _sections(depth)
-    if np.dtype(data.dtype).kind == "f":
-        whole = int(np.prod(data.shape)) <= _CHECK_ALL_VOXELS
-        looked_at = sections(data) if whole else ((z, data[z]) for z in sampled)
-        broken = [z for z, section in looked_at if not _finite(section)]
-        if broken:
-            raise InputError(
-                f"{path}: holds voxels that are not finite numbers (first in section z = "
-                f"{broken[0]}, {len(broken)} sections). Reconstruct it again or replace them by "
-                "the mean."
-            )
-    values = np.stack([np.asarray(data[z], dtype=np.float32) for z in sampled])
+    sampled = _sections(data.shape[0])
+    small = int(np.prod(data.shape)) <= _CHECK_ALL_VOXELS
+    whole = small and np.dtype(data.dtype).kind == "f"
+    values = np.empty((len(sampled), *data.shape[1:]), np.float32)
+    broken = []
+    for z, section in sections(data) if whole else ((z, data[z]) for z in sampled):
+        if not _finite(section):
+            broken.append(z)
+        if z in sampled:
+            values[sampled.index(z)] = section
+    if broken:
+        raise InputError(
+            f"{path}: holds voxels that are not finite numbers (first in section z = "
+            f"{broken[0]}, {len(broken)} sections). Reconstruct it again or replace them by "
+            "the mean."
+        )
     if values.min() == values.max():
         raise InputError(
             f"{path}: constant, every voxel looked at is {values.flat[0]:g}. Check the "

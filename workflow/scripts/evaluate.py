@@ -7,12 +7,10 @@ import numpy as np
 import pandas as pd
 
 from tomocensus.atomic import write_table
-from tomocensus.evaluate import evaluate_tomogram
+from tomocensus.evaluate import COLUMNS, evaluate_tomogram
 from tomocensus.io import read_volume
 from tomocensus.samples import read_annotation, read_samples
 from tomocensus.tables import read_known_classes, read_table
-
-COLUMNS = ["tomogram", "metric", "value", "note"]
 
 
 def named_truth(examples: str, name: str, truth: np.ndarray) -> set[int]:

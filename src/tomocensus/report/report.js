@@ -15,6 +15,11 @@ window.onerror = (text) => {
     if (parent) parent.append(element);
     return element;
   };
+  // A cell of a table with commas or tabs; "#" begins a comment in the examples file.
+  const quoted = (cell) => {
+    const text = cell === null ? "" : String(cell);
+    return /[",#\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
   const sorted = (name) =>
     [...new Set(data.rows.map((row) => value(row, name)))].sort((a, b) => String(a).localeCompare(String(b)));
 
@@ -172,8 +177,7 @@ window.onerror = (text) => {
   byId("previous").addEventListener("click", () => { page -= 1; fill(); });
   byId("next").addEventListener("click", () => { page += 1; fill(); });
   byId("csv").addEventListener("click", () => {
-    const quote = (cell) => (cell === null ? "" : /[",\n\r]/.test(String(cell)) ? `"${String(cell).replaceAll('"', '""')}"` : String(cell));
-    const text = [data.columns, ...found].map((row) => row.map(quote).join(",")).join("\n") + "\n";
+    const text = [data.columns, ...found].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
     const link = make("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
     link.download = "instances.csv";
@@ -184,8 +188,6 @@ window.onerror = (text) => {
   const cards = [...document.querySelectorAll(".review li")];
   if (cards.length) {
     Object.keys(data.colours).sort().forEach((name) => { if (name !== "unknown") make("option", undefined, byId("classes")).value = name; });
-    // As the examples file is read: "#" begins a comment where it is not quoted.
-    const quoted = (name) => (/["#]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name);
     const write = () => {
       byId("named").value = cards
         .filter((card) => card.querySelector("input").value.trim())

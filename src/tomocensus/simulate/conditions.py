@@ -12,9 +12,14 @@ from tomocensus.simulate.specimen import Specimen
 
 # Share of tomograms like those of plain simulators: whoever tests a program makes such ones.
 PLAIN, PLAIN_OF_PLAIN_MATTER = 0.15, 0.6
-DEFAULTS = {
-    field.name: field.default for part in (Imaging, Specimen, Finish) for field in fields(part)
-}
+
+
+def _defaults(*parts) -> dict:
+    """Return the default of every condition of some parts by name."""
+    return {field.name: field.default for part in parts for field in fields(part)}
+
+
+DEFAULTS = _defaults(Imaging, Specimen, Finish)
 CONDITIONS = tuple(DEFAULTS)
 
 
@@ -157,9 +162,8 @@ def _grey_values(rng):
 
 def _plain(rng):
     """Draw what a simulation without a microscope has: wedge and noise, and little else."""
-    nothing = [field.name for part in (Specimen, Finish) for field in fields(part)]
     return {
-        **{name: DEFAULTS[name] for name in nothing},
+        **_defaults(Specimen, Finish),
         "cytosol": _chance(rng, 0.5, 0.0, 0.3),
         "grain": _chance(rng, 0.7, 0.0, 0.3),
         "correction": str(rng.choice(["ideal", "flip"], p=[0.75, 0.25])),
