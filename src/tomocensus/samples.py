@@ -128,6 +128,38 @@ def load_config(config: dict, where: str = "configuration") -> dict:
     return _with_defaults(config, schema)
 
 
+def read_project(folder: str | os.PathLike) -> tuple[dict, dict[str, Sample]]:
+    """Read the configuration and the sample sheet of a project.
+
+    Parameters
+    ----------
+    folder : path-like
+        With ``config/config.yaml`` or ``config.yaml``.
+
+    Returns
+    -------
+    settings : dict
+        As of :func:`load_config`.
+    samples : dict of str to Sample
+        As of :func:`read_samples`.
+
+    Raises
+    ------
+    InputError
+        Where there is no configuration, or a fault in either.
+    """
+    places = [Path(folder) / "config" / "config.yaml", Path(folder) / "config.yaml"]
+    config = next((path for path in places if path.is_file()), None)
+    if config is None:
+        raise InputError(f"{folder}: has no config/config.yaml. Name the project's folder.")
+    try:
+        told = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{config}: is no YAML ({error}). Correct it.") from error
+    settings = load_config(told, str(config))
+    return settings, read_samples(settings["tomograms"], folder)
+
+
 def read_samples(path: str | os.PathLike, base: str | os.PathLike = ".") -> dict[str, Sample]:
     """Read and check the sample sheet.
 

@@ -13,13 +13,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from tomocensus.classify.examples import append_example
+from tomocensus.classify.examples import append_example, in_angstrom
 from tomocensus.errors import InputError
 from tomocensus.io import read_volume
 from tomocensus.provenance import read_json
-from tomocensus.samples import load_config, read_samples
+from tomocensus.samples import read_project
 from tomocensus.tables import read_table
 
 
@@ -41,14 +40,7 @@ class Review:
 
     def __init__(self, project: str | os.PathLike, tomogram: str):
         self.project, self.tomogram = Path(project), tomogram
-        places = [self.project / "config" / "config.yaml", self.project / "config.yaml"]
-        config = next((path for path in places if path.is_file()), None)
-        if config is None:
-            raise InputError(f"{project}: has no config/config.yaml. Name the project's folder.")
-        settings = load_config(
-            yaml.safe_load(config.read_text(encoding="utf-8")) or {}, str(config)
-        )
-        samples = read_samples(settings["tomograms"], self.project)
+        settings, samples = read_project(self.project)
         if tomogram not in samples:
             raise InputError(f"{tomogram}: not in the sample sheet; it knows {', '.join(samples)}.")
         self.examples = self.project / settings["examples"]
@@ -86,6 +78,8 @@ class Review:
         if not self.name.strip():
             return f"instance {number}: type a class first"
         row = {"tomogram": self.tomogram, "x": x, "y": y, "z": z, "class": self.name.strip()}
+        density = self.density
+        row |= in_angstrom(np.array([[x, y, z]]), density.voxel_size, density.offset)[0]
         append_example(self.examples, row)
         return f"instance {number} named {row['class']} in {self.examples}"
 

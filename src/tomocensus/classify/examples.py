@@ -11,9 +11,10 @@ import pandas as pd
 
 from tomocensus.classify.head import UNKNOWN
 from tomocensus.errors import InputError
-from tomocensus.volume import angstrom_to_voxel, corner_offset
+from tomocensus.volume import angstrom_to_voxel, corner_offset, voxel_to_angstrom
 
 COLUMNS = ("tomogram", "x", "y", "z", "class")
+ANGSTROM = ("x_angstrom", "y_angstrom", "z_angstrom")
 
 
 def read_examples(path: str | Path) -> pd.DataFrame:
@@ -64,6 +65,20 @@ def read_examples(path: str | Path) -> pd.DataFrame:
     return table
 
 
+def in_angstrom(points: np.ndarray, voxel_size: float, offset) -> list[dict[str, float]]:
+    """Return places in Å as an examples file has them: a dict of :data:`ANGSTROM` for each.
+
+    Parameters
+    ----------
+    points : numpy.ndarray
+        Voxels ``(n, 3)``, x, y, z.
+    voxel_size, offset
+        See :func:`tomocensus.volume.voxel_to_angstrom`.
+    """
+    places = np.round(voxel_to_angstrom(points, voxel_size, offset), 1).tolist()
+    return [dict(zip(ANGSTROM, place, strict=True)) for place in places]
+
+
 def append_example(path: str | Path, row: dict) -> None:
     """Append one named position to an examples file; made with its header where missing.
 
@@ -72,7 +87,8 @@ def append_example(path: str | Path, row: dict) -> None:
     path : path-like
         Tab- or comma-separated, as its header is.
     row : dict
-        tomogram, x, y, z (voxels) and class.
+        tomogram, x, y, z (voxels) and class; x_angstrom, y_angstrom, z_angstrom for a file that has
+        these instead.
 
     Raises
     ------
@@ -87,6 +103,8 @@ def append_example(path: str | Path, row: dict) -> None:
         path.write_bytes(text)
     separator, _, cells = _split(path)
     missing = [name for name in COLUMNS if name not in cells[0]]
+    if "x_angstrom" in row:
+        missing = [name for name in missing if f"{name}_angstrom" not in cells[0]]
     if missing:
         raise InputError(f"{path}: column {missing[0]} is missing; rows cannot be added to it.")
     line = separator.join(_quoted(str(row.get(name, "")), separator) for name in cells[0])

@@ -1,0 +1,397 @@
+"""Positions that another program picked, as named examples.
+
+``python -m tomocensus.picks MYPROJECT picks.star --class ribosome``
+
+adds rows to the examples file that the project's configuration names, until it has 20 of each
+class, from all tomograms in turn. Reads STAR (RELION 3 to 5, Warp), copick JSON, the CryoET Data
+Portal's ndjson, and text that IMOD's ``model2point`` writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import starfile
+
+from tomocensus.classify.examples import ANGSTROM, append_example, in_angstrom, read_examples
+from tomocensus.errors import InputError
+from tomocensus.io import read_header
+from tomocensus.samples import Sample, read_project
+from tomocensus.volume import corner_offset
+
+COLUMNS = ("tomogram", "class", "x", "y", "z", "unit", "voxel_size")
+"""unit: voxel, angstrom (both from the first voxel) or centred (Å from the volume's centre)."""
+
+_NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
+_CLASSES = ("tomocensusClass", "rlnParticleName")
+_SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize")
+# Names of tomograms end with these, and with the voxel size (`_10.00Apx`).
+_ENDINGS = re.compile(
+    r"(_[0-9.]+apx|\.(mrc|rec|map|st|mdoc|tif|tiff|tomostar|zarr|ome|gz|bz2))+$", re.IGNORECASE
+)
+MOST = 20
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read picks.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.star``, ``.json`` (copick), ``.ndjson`` or ``.txt`` (IMOD).
+
+    Returns
+    -------
+    pandas.DataFrame
+        :data:`COLUMNS`; tomogram and class are empty and voxel_size (Å) is NaN where the file does
+        not tell.
+
+    Raises
+    ------
+    InputError
+        Where the file holds no positions, or is of another format.
+    """
+    path = Path(path)
+    readers = {".star": _star, ".json": _copick, ".ndjson": _ndjson, ".txt": _imod}
+    if path.suffix.lower() not in readers:
+        raise InputError(
+            f"{path}: not one of {', '.join(readers)}. Export the picks as one of them."
+        )
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
+    try:
+        found = readers[path.suffix.lower()](path)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
+        raise InputError(
+            f"{path}: cannot be read as {path.suffix} with picks ({type(error).__name__}: {error})."
+        ) from error
+    defaults = {"tomogram": "", "class": "", "voxel_size": np.nan}
+    for name, value in defaults.items():
+        if name not in found:
+            found[name] = value
+    for axis in "xyz":
+        found[axis] = pd.to_numeric(found[axis], errors="coerce").astype(float)
+    wrong = ~np.isfinite(found[list("xyz")]).all(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"{path}: position {1 + int(wrong.argmax())} is no three numbers. Correct it."
+        )
+    if found.empty:
+        raise InputError(f"{path}: holds no positions.")
+    return found[list(COLUMNS)].reset_index(drop=True)
+
+
+def _star(path: Path) -> pd.DataFrame:
+    blocks = starfile.read(path, always_dict=True, parse_as_string=[*_NAMES, *_CLASSES])
+    blocks = [b if isinstance(b, pd.DataFrame) else pd.DataFrame([b]) for b in blocks.values()]
+    centred = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
+    pixels = [f"rlnCoordinate{axis}" for axis in "XYZ"]
+    for columns in (centred, pixels):
+        table = next((b for b in blocks if set(columns) <= set(b.columns)), None)
+        if table is not None:
+            break
+    else:
+        raise InputError(f"{path}: no column {pixels[0]} or {centred[0]}: no picks of a tomogram.")
+    optics = next((b for b in blocks if "rlnOpticsGroup" in b and b is not table), None)
+    if optics is not None and "rlnOpticsGroup" in table:
+        more = ["rlnOpticsGroup", *optics.columns.difference(table.columns)]
+        table = table.merge(optics[more], on="rlnOpticsGroup", how="left")
+    found = pd.DataFrame({axis: table[name] for axis, name in zip("xyz", columns, strict=True)})
+    found["unit"] = "centred" if columns is centred else "voxel"
+    found["voxel_size"] = _pixel_size(table)
+    # What refinement moved a particle by.
+    for axis in "xyz":
+        if f"rlnOrigin{axis.upper()}Angst" in table:
+            moved = table[f"rlnOrigin{axis.upper()}Angst"].astype(float)
+            found[axis] -= moved if columns is centred else moved / found["voxel_size"]
+        elif f"rlnOrigin{axis.upper()}" in table and columns is pixels:
+            found[axis] -= table[f"rlnOrigin{axis.upper()}"].astype(float)
+    for name, choices in (("tomogram", _NAMES), ("class", _CLASSES)):
+        column = next((one for one in choices if one in table), None)
+        if column:
+            found[name] = table[column].astype(str)
+    return found
+
+
+def _pixel_size(table: pd.DataFrame) -> pd.Series | float:
+    """Return the Å of a pixel of the coordinates, NaN where no column tells."""
+    name = next((one for one in _SIZES if one in table), None)
+    if name is None:
+        return np.nan
+    size = table[name].astype(float)
+    if name == "rlnDetectorPixelSize" and "rlnMagnification" in table:
+        size = size * 1e4 / table["rlnMagnification"].astype(float)
+    return size
+
+
+def _copick(path: Path) -> pd.DataFrame:
+    told = json.loads(path.read_text(encoding="utf-8"))
+    if told.get("unit", "angstrom") != "angstrom":
+        raise InputError(f"{path}: positions in {told['unit']}; copick keeps them in angstrom.")
+    found = pd.DataFrame([[point["location"][axis] for axis in "xyz"] for point in told["points"]])
+    found = found.set_axis(list("xyz"), axis=1) if len(found) else pd.DataFrame(columns=list("xyz"))
+    names = {"tomogram": told.get("run_name"), "class": told.get("pickable_object_name")}
+    return found.assign(unit="angstrom", **{name: value or "" for name, value in names.items()})
+
+
+def _ndjson(path: Path) -> pd.DataFrame:
+    lines = [
+        json.loads(one) for one in path.read_text(encoding="utf-8").splitlines() if one.strip()
+    ]
+    rows = [[*(one["location"][axis] for axis in "xyz"), one.get("class", "")] for one in lines]
+    return pd.DataFrame(rows, columns=["x", "y", "z", "class"]).assign(unit="voxel")
+
+
+def _imod(path: Path) -> pd.DataFrame:
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if any(len(row) not in (3, 4, 5) for row in rows):
+        raise ValueError(
+            "needs x, y, z in each line, after the object's and contour's number if any"
+        )
+    found = pd.DataFrame([row[-3:] for row in rows], columns=list("xyz")).astype(float)
+    # IMOD counts x and y from the corner of the first pixel.
+    found[["x", "y"]] -= 0.5
+    return found.assign(unit="voxel")
+
+
+def in_voxels(picks: pd.DataFrame, shape: tuple[int, int, int], voxel_size: float) -> np.ndarray:
+    """Return the voxels that picks of one tomogram lie in.
+
+    Parameters
+    ----------
+    picks : pandas.DataFrame
+        As :func:`read` returns it.
+    shape : tuple of int
+        ``(nz, ny, nx)`` of the tomogram.
+    voxel_size : float
+        Its voxel size, Å.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 ``(n, 3)``, x, y, z from 0; not all need lie in the volume.
+    """
+    points = picks[list("xyz")].to_numpy(float)
+    unit = picks["unit"].to_numpy()[:, None]
+    # Voxels of another size, where it is known: of unbinned tilt series, for one.
+    size = picks["voxel_size"].fillna(voxel_size).to_numpy(float)[:, None]
+    angstrom = np.where(unit == "voxel", points * size, points)
+    middle = np.array(shape[::-1], float) / 2 * (unit == "centred")
+    # What lies far outside is no integer.
+    return np.rint(np.clip(angstrom / voxel_size + middle, -(2**31), 2**31)).astype(np.int64)
+
+
+def matched(names, samples: dict[str, Sample]) -> dict[str, str]:
+    """Find the tomograms of the sample sheet that names in picks mean.
+
+    A name is the sheet's own, or is it without folder, ending and voxel size; or it is that of the
+    tomogram's file.
+
+    Parameters
+    ----------
+    names : iterable of str
+        As the picks have them.
+    samples : dict of str to Sample
+        The sheet.
+
+    Returns
+    -------
+    dict of str to str
+        Names of the sheet; those that mean none, or more than one, are left out.
+    """
+    known: dict[str, set[str]] = {}
+    for name, sample in samples.items():
+        for one in (name, sample.path):
+            known.setdefault(_plain(one), set()).add(name)
+    found = {}
+    for name in set(names):
+        mine = {name} if name in samples else known.get(_plain(name), set())
+        if len(mine) == 1:
+            found[name] = next(iter(mine))
+    return found
+
+
+def _plain(name: str) -> str:
+    """Return a name without folder, endings and voxel size."""
+    return _ENDINGS.sub("", name.replace("\\", "/").rsplit("/", 1)[-1])
+
+
+def spread(
+    rows: pd.DataFrame, count: int, there: pd.Series | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Draw rows of each class, from all tomograms in turn.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Columns tomogram and class.
+    count : int
+        Of each class at most; 0: all.
+    there : pandas.Series, optional
+        Classes of the examples that there are; they count as well.
+    seed : int
+        Of the draw.
+    """
+    if not count:
+        return rows
+    shuffled = rows.sample(frac=1, random_state=seed)
+    turn = shuffled.groupby(["class", "tomogram"]).cumcount()
+    shuffled = shuffled.iloc[np.argsort(turn.to_numpy(), kind="stable")]
+    named = {} if there is None else there.value_counts().to_dict()
+    left = np.array([count - named.get(kind, 0) for kind in shuffled["class"]])
+    return shuffled[shuffled.groupby("class").cumcount() < left].sort_index()
+
+
+def to_examples(
+    picks: pd.DataFrame, samples: dict[str, Sample], where: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Turn picks into rows of an examples file.
+
+    Parameters
+    ----------
+    picks : pandas.DataFrame
+        As :func:`read` returns it, with a tomogram and a class in each row.
+    samples : dict of str to Sample
+        The sheet.
+    where : str
+        Name of the file, for messages.
+
+    Returns
+    -------
+    rows : pandas.DataFrame
+        Columns tomogram, x, y, z (voxels from 0), class and the place in Å.
+    told : list of str
+        What was left out or taken for granted.
+
+    Raises
+    ------
+    InputError
+        Where no tomogram is in the sheet, or most positions lie outside of one.
+    """
+    told, found = [], []
+    known = matched(picks["tomogram"], samples)
+    strange = sorted(set(picks["tomogram"]) - set(known))
+    if not known:
+        raise InputError(
+            f"{where}: picks of {', '.join(strange[:5])}; the sample sheet knows "
+            f"{', '.join(list(samples)[:5])}. Name the tomogram: --tomogram NAME."
+        )
+    if strange:
+        told.append(f"{where}: not in the sample sheet, left out: {', '.join(strange)}")
+    for name, mine in picks.groupby("tomogram"):
+        if name not in known:
+            continue
+        sample = samples[known[name]]
+        header = read_header(sample.path, sample.voxel_size)
+        if header.voxel_size is None:
+            raise InputError(f"{sample.path}: states no voxel size. Fill in the sheet's column.")
+        points = in_voxels(mine, header.shape, header.voxel_size)
+        inside = ((points >= 0) & (points < header.shape[::-1])).all(axis=1)
+        unsized = (mine["unit"] == "voxel") & mine["voxel_size"].isna()
+        if inside.mean() < 0.5:
+            raise InputError(
+                f"{where}: {(~inside).sum()} of {len(inside)} positions lie outside of "
+                f"{sample.tomogram} ({' x '.join(map(str, header.shape[::-1]))} voxels of "
+                f"{header.voxel_size:g} Å): up to {points.max(axis=0)}. Say of what voxel size the "
+                "picked volume was: --voxel-size Å."
+            )
+        if unsized.any():
+            told.append(
+                f"{where}: states no voxel size; taken as voxels of {sample.tomogram} "
+                f"({header.voxel_size:g} Å). If they were picked at another one: --voxel-size Å"
+            )
+        if not inside.all():
+            told.append(
+                f"{where}: {(~inside).sum()} positions outside of {sample.tomogram}, left out"
+            )
+        rows = pd.DataFrame(points[inside], columns=list("xyz"))
+        rows.insert(0, "tomogram", sample.tomogram)
+        rows["class"] = mine["class"].to_numpy()[inside]
+        offset = corner_offset(header.origin, header.nstart, header.voxel_size)
+        places = in_angstrom(points[inside], header.voxel_size, offset)
+        found.append(rows.join(pd.DataFrame(places, columns=ANGSTROM, index=rows.index)))
+    return pd.concat(found, ignore_index=True), told
+
+
+def fresh(rows: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without those that are among the examples already.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        As of :func:`to_examples`.
+    there : pandas.DataFrame
+        As of :func:`tomocensus.classify.examples.read_examples`.
+    """
+    in_angstrom = bool((there["unit"] == "angstrom").any())
+    place = list(ANGSTROM if in_angstrom else "xyz")
+    mine = pd.MultiIndex.from_frame(rows[["tomogram", *place, "class"]])
+    there = there[["tomogram", *"xyz", "class"]].round(int(in_angstrom))
+    return rows[~mine.isin(pd.MultiIndex.from_frame(there))]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Add picks to a project's examples."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    options.add_argument("project", help="its folder")
+    options.add_argument("files", nargs="+", metavar="file", help=".star, .json, .ndjson or .txt")
+    options.add_argument("--class", dest="kind", help="what they are, where the file does not tell")
+    options.add_argument("--tomogram", help="where they are, where the file does not tell")
+    options.add_argument("--voxel-size", type=float, help="Å, of the volume that was picked on")
+    options.add_argument(
+        "--count", type=int, default=MOST, help="of each class at most, with those named; 0: all"
+    )
+    options.add_argument("--seed", type=int, default=0, help="of the draw")
+    given = options.parse_args(arguments)
+    try:
+        for line in add(given):
+            print(line)
+    except InputError as error:
+        raise SystemExit(f"ERROR: {error}") from error
+
+
+def add(given: argparse.Namespace) -> list[str]:
+    """Append rows to the examples; return what was done, in words."""
+    settings, samples = read_project(given.project)
+    if given.tomogram and given.tomogram not in samples:
+        raise InputError(f"{given.tomogram}: not in the sample sheet.")
+    told, rows = [], []
+    for path in given.files:
+        picks = read(path)
+        if given.kind:
+            picks["class"] = given.kind
+        if given.tomogram or len(samples) == 1:
+            picks.loc[picks["tomogram"] == "", "tomogram"] = given.tomogram or next(iter(samples))
+        if given.tomogram and not matched(picks["tomogram"], samples):
+            picks["tomogram"] = given.tomogram
+        for name, option in (("class", "--class"), ("tomogram", "--tomogram")):
+            if (picks[name] == "").any():
+                raise InputError(f"{path}: does not tell the {name}. Say it: {option} NAME.")
+        if given.voxel_size:
+            picks["voxel_size"] = given.voxel_size
+        some, words = to_examples(picks, samples, str(path))
+        rows.append(some)
+        told += words
+    examples = Path(given.project) / settings["examples"]
+    found = pd.concat(rows, ignore_index=True).drop_duplicates(ignore_index=True)
+    there = None
+    if examples.is_file() and examples.read_bytes().strip():
+        there = read_examples(examples)
+        found = fresh(found, there)
+    found = spread(found, given.count, None if there is None else there["class"], given.seed)
+    for row in found.to_dict("records"):
+        append_example(examples, row)
+    for (kind, name), mine in found.groupby(["class", "tomogram"]):
+        told.append(f"{len(mine)} {kind} in {name}")
+    return [*told, f"{len(found)} rows added to {examples}"]
+
+
+if __name__ == "__main__":
+    main()
