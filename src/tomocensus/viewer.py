@@ -48,7 +48,7 @@ class Review:
         if not (folder / "instances.csv").is_file():
             raise InputError(f"{folder}: instances.csv is missing. Run the workflow first.")
         sample = samples[tomogram]
-        self.density = read_volume(sample.path)
+        self.density = read_volume(sample.path, sample.voxel_size)
         self.labels = np.asarray(read_volume(folder / "labels.mrc").data).astype(np.int32)
         shown, self.certain = folder / "probability.mrc", 100
         if sample.probability:

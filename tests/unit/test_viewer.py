@@ -44,6 +44,19 @@ def test_a_named_click_becomes_an_example_of_that_instance(project):
     assert problems == []
 
 
+def test_examples_in_angstrom_get_angstrom_by_the_voxel_size_of_the_sheet(project):
+    sheet = "tomogram\tpath\tvoxel_size\na\ta.mrc\t20\n"
+    (project / "config" / "tomograms.tsv").write_text(sheet)
+    review = Review(project, "a")
+    review.examples.write_text("tomogram,x_angstrom,y_angstrom,z_angstrom,class\n")
+    review.name = "ribosome"
+    review.name_at((5.2, 14, 22))
+    assert review.examples.read_text().splitlines()[1] == "a,440.0,280.0,100.0,ribosome"
+    places = {"a": {"voxel_size": 20.0, "origin": [0, 0, 0], "nstart": [0, 0, 0]}}
+    named, _ = look_up_examples(read_examples(review.examples), {"a": review.labels}, places)
+    assert named["instance"].tolist() == [2]
+
+
 def test_a_given_map_is_what_is_shown(project):
     given = np.full((8, 20, 30), 200, np.uint8)
     write_mrc(project / "given.mrc", Volume(given, 10.0))
