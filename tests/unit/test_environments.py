@@ -38,7 +38,7 @@ STAGES = {
     "measure": ["measure", "export", "simulate"],
     "census": ["census", "export_classes"],
     "evaluate": ["evaluate"],
-    "report": ["picture", "report"],
+    "report": ["picture", "report", "export_copick"],
 }
 NEED_TORCH = {"segment", "embed"}
 

@@ -95,6 +95,22 @@ def test_exports_keep_the_names(project):
     assert "Nothing to be done" in said
 
 
+def test_a_copick_project_keeps_the_names(project):
+    status, said = run(project, "--", "export_copick")
+    assert status == 0, said
+    table = read_table(project / "results" / "census.csv")
+    folder = project / "results" / "copick"
+    told = json.loads((folder / "copick.json").read_text())["pickable_objects"]
+    assert [one["metadata"]["class"] for one in told] == sorted(set(table["class"]))
+    for (tomogram, name), part in table.groupby(["tomogram", "class"]):
+        path = folder / "ExperimentRuns" / tomogram / "Picks" / f"tomocensus_0_{name}.json"
+        picks = json.loads(path.read_text())
+        assert picks["run_name"] == tomogram
+        assert [point["instance_id"] for point in picks["points"]] == part["instance"].tolist()
+    status, said = run(project, "--", "export_copick")
+    assert "Nothing to be done" in said
+
+
 def test_classes_are_scored_against_the_truth(project):
     scores = read_table(project / "results" / "evaluation.csv")
     assert set(scores["tomogram"]) == {"007"}

@@ -52,6 +52,61 @@ rule export_classes:
         "python {params.script:q} --sheet {params.sheet:q} --folder {output:q} --log {log:q}"
 
 
+rule copick_objects:
+    """REQUIRED INPUT: all instance tables. OUTPUT: configuration of a copick project."""
+    input:
+        instances=of_all("results/{tomogram}/instances.csv"),
+    output:
+        "results/copick/copick.json",
+    log:
+        "logs/copick.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_all(2000, 0, SAMPLES),
+        runtime=times_attempt(30),
+    params:
+        script=script("export_copick"),
+        sheet=config["tomograms"],
+        tomograms=sorted(SAMPLES),
+        code=code("export_copick"),
+    shell:
+        "python {params.script:q} --sheet {params.sheet:q} --config {output:q} --log {log:q}"
+
+
+rule copick_run:
+    """REQUIRED INPUT: labels, instance table, input.json, copick.json. OUTPUT: a copick run."""
+    input:
+        labels="results/{tomogram}/labels.mrc",
+        instances="results/{tomogram}/instances.csv",
+        inspected="results/{tomogram}/input.json",
+        objects="results/copick/copick.json",
+    output:
+        directory("results/copick/ExperimentRuns/{tomogram}"),
+    log:
+        "logs/copick/{tomogram}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1500, 3),
+        runtime=times_attempt(60),
+    params:
+        script=script("export_copick"),
+        code=code("export_copick"),
+    shell:
+        "python {params.script:q} --config {input.objects:q} --labels {input.labels:q}"
+        " --instances {input.instances:q} --inspected {input.inspected:q} --run {output:q}"
+        " --log {log:q}"
+
+
+rule export_copick:
+    """All tomograms as a copick project."""
+    input:
+        expand("results/copick/ExperimentRuns/{tomogram}", tomogram=SAMPLES),
+
+
 rule export:
     """All exports of all tomograms."""
     input:

@@ -1,5 +1,6 @@
 """Write instances in the formats of other programs."""
 
+from tomocensus.export.copick import copick_objects, write_copick_config, write_copick_run
 from tomocensus.export.imod import (
     read_imod_points,
     write_imod_points,
@@ -14,10 +15,13 @@ from tomocensus.export.star import (
 )
 
 __all__ = [
+    "copick_objects",
     "euler_from_major_axis",
     "read_imod_points",
     "read_picks",
     "read_star",
+    "write_copick_config",
+    "write_copick_run",
     "write_imod_points",
     "write_imod_points_of_classes",
     "write_picks",

@@ -10,6 +10,9 @@ import zarr
 
 from tomocensus.errors import InputError
 from tomocensus.io.header import ANGSTROM, Header, override, usable_voxel_size
+from tomocensus.volume import release_pages
+
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -152,3 +155,41 @@ def _choose(levels: list[_Level], voxel_size: float | None) -> _Level:
     if voxel_size is None or not known:
         return levels[0]
     return min(known, key=lambda level: abs(np.log(level.sizes[0] / voxel_size)))
+
+
+def write_ome_zarr(path: Path, data, voxel_size: float, values: np.ndarray) -> None:
+    """Write what a labelmap's numbers stand for as OME-Zarr 0.4 of one resolution.
+
+    Parameters
+    ----------
+    path : path-like
+        The group's folder, which is made.
+    data : array-like
+        Whole numbers ``(nz, ny, nx)``; read chunk by chunk.
+    voxel_size : float
+        Å.
+    values : numpy.ndarray
+        What is written for each number; its type is the file's.
+    """
+    group = zarr.create_group(store=path, zarr_format=2)
+    array = group.create_array(
+        "0",
+        shape=data.shape,
+        chunks=tuple(min(_CHUNK, side) for side in data.shape),
+        dtype=values.dtype,
+        fill_value=0,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+    )
+    for first in range(0, data.shape[0], _CHUNK):
+        part = np.asarray(data[first : first + _CHUNK]).astype(np.int64, copy=False)
+        array[first : first + _CHUNK] = values[part]
+        release_pages(data)
+    scale = {"type": "scale", "scale": [float(voxel_size)] * 3}
+    group.attrs["multiscales"] = [
+        {
+            "version": "0.4",
+            "name": Path(path).stem,
+            "axes": [{"name": name, "type": "space", "unit": "angstrom"} for name in "zyx"],
+            "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
+        }
+    ]

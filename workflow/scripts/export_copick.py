@@ -1,0 +1,33 @@
+"""Write a copick project: its configuration, or the instances of one tomogram as a run."""
+
+import _stage
+
+_stage.limit_threads(1)
+
+from tomocensus.export import copick_objects, write_copick_config, write_copick_run
+from tomocensus.io import read_volume
+from tomocensus.provenance import read_json
+from tomocensus.report.colours import class_colours
+from tomocensus.samples import read_samples
+from tomocensus.tables import read_table
+
+
+def main(arguments):
+    """Write what is asked for."""
+    if arguments.run:
+        facts = _stage.inspected(arguments.inspected)
+        labels = read_volume(arguments.labels, facts["voxel_size"]).data
+        objects = read_json(arguments.config)["pickable_objects"]
+        table = read_table(arguments.instances)
+        write_copick_run(arguments.run, table, facts, labels, objects)
+    else:
+        names = sorted(read_samples(arguments.sheet))
+        tables = [read_table(f"results/{name}/instances.csv") for name in names]
+        colours = class_colours(kind for table in tables for kind in table["class"].unique())
+        write_copick_config(arguments.config, copick_objects(tables, colours))
+
+
+options = _stage.parser(__doc__)
+options.add_argument("--config", required=True, help="copick.json, made where no run is asked for")
+_stage.optional(options, "--sheet", "--labels", "--instances", "--inspected", "--run")
+_stage.run(options, main)
