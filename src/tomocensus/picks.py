@@ -104,11 +104,11 @@ def _star(path: Path) -> pd.DataFrame:
     found = pd.DataFrame({axis: table[name] for axis, name in zip("xyz", columns, strict=True)})
     found["unit"] = "centred" if columns is centred else "voxel"
     found["voxel_size"] = _pixel_size(table)
-    # What refinement moved a particle by.
+    # What refinement moved a particle by; some Å are not worth asking for the size of a pixel.
     for axis in "xyz":
         if f"rlnOrigin{axis.upper()}Angst" in table:
             moved = table[f"rlnOrigin{axis.upper()}Angst"].astype(float)
-            found[axis] -= moved if columns is centred else moved / found["voxel_size"]
+            found[axis] -= moved if columns is centred else (moved / found["voxel_size"]).fillna(0)
         elif f"rlnOrigin{axis.upper()}" in table and columns is pixels:
             found[axis] -= table[f"rlnOrigin{axis.upper()}"].astype(float)
     for name, choices in (("tomogram", _NAMES), ("class", _CLASSES)):

@@ -82,6 +82,8 @@ def test_pixels_of_unbinned_tilt_series_are_counted_in_their_size(tmp_path):
     path = star(tmp_path / "warp.star", ["wrpSourceName", *xyz], ("a.tomostar", 20, 40, 10))
     assert voxels(path) == [[20, 40, 10]]
     assert read(path)["voxel_size"].isna().all()
+    path = star(tmp_path / "moved.star", [*xyz, "rlnOriginXAngst"], (20, 40, 10, 7))
+    assert voxels(path) == [[20, 40, 10]]
 
 
 def test_copick_keeps_angstrom_from_the_first_voxel(tmp_path):
