@@ -453,7 +453,7 @@ def test_the_base_keeps_its_share_unless_the_annotation_contradicts_it(trained, 
     statistics = next(one for one in weights if one.endswith("running_mean"))
     np.testing.assert_allclose(weights[statistics], trained[0].weights[statistics], atol=1e-6)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "BLENDS", ())  # what was learnt, with the same statistics
+        patch.setattr(training, "BLENDS", (0.0,))  # what was learnt, with the same statistics
         learnt, other, _ = train([agreeing], trained[0], settings)
     assert learnt["recipe"]["base_share"] == 0.0
     mean = share * trained[0].weights[name] + (1 - share) * other[name]
@@ -465,22 +465,26 @@ def test_the_base_keeps_its_share_unless_the_annotation_contradicts_it(trained, 
     assert card["recipe"]["base_share"] < settings.base_share
 
 
-def test_the_base_gives_up_as_much_of_its_share_as_the_annotation_asks_for(monkeypatch):
+def test_the_base_gives_up_as_much_of_its_share_as_the_annotation_asks_for():
     _, network = untrained()
     begun = {name: value + 1 for name, value in network.state_dict().items()}
-    scores = iter([0.9, 0.5, 0.7, 0.76])
-    monkeypatch.setattr(training, "_dice_annotated", lambda *_: next(scores))
     before = network.head.weight.detach().clone()
-    share = training._blend(network, begun, 0.7, np.array([False, True]), [], None)
+
+    def blended(cost, *scores):
+        found = iter(scores)
+        new = np.array([False, True])
+        return training._blend(network, begun, 0.7, new, lambda _: next(found), cost)
+
+    share = blended(0.15, 0.5, 0.7, 0.76, 0.8, 0.9, 0.85)
     assert share == pytest.approx(0.6 * 0.7)  # 0.56 costs 0.2, 0.42 costs 0.14
     moved = (network.head.weight - before).detach().numpy()
     np.testing.assert_allclose(moved[0], 0.42, atol=1e-5)
     np.testing.assert_allclose(moved[1], 0, atol=1e-5)  # a head that the base lacks
     now = {name: value.clone() for name, value in network.state_dict().items()}
-    scores = iter([0.9] + 5 * [0.7])
-    assert training._blend(network, begun, 0.7, np.array([False, True]), [], None) == 0.0
+    assert blended(0.15, 0.7, 0.7, 0.7, 0.7, 0.7, 0.9) == 0.0
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, now[name], rtol=0, atol=0)
+    assert blended(0.02, 0.8, 0.885, 0.89, 0.9, 0.8, 0.8) == pytest.approx(0.8 * 0.7)
 
 
 def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():

@@ -86,7 +86,7 @@ class TrainSettings:
         Part of the annotated area kept for validation, where there is enough.
     base_share : float
         Weight of the base's weights in the mean of the base's and the fine-tuned network's, which
-        is the result; less where the annotation contradicts the base. Above 0 the base's running
+        is the result; less where the held-out annotation says so. Above 0 the base's running
         statistics stay as they are, too; 0 is for annotation as wide as what the base has seen.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
@@ -96,7 +96,7 @@ class TrainSettings:
         How long to train, in place of `steps`; such runs cannot be repeated exactly.
     """
 
-    steps: int = 600
+    steps: int = 1000
     seed: int = 0
     voxel_size: float | str | None = None
     patch: int = 128

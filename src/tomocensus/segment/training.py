@@ -35,9 +35,9 @@ from tomocensus.segment.targets import (
 # Weight of the old in the running average of the weights; of thousands of steps, the second.
 EMA_DECAY, EMA_DECAY_LONG = 0.98, 0.999
 PATIENCE = 5
-# Dice on the annotation that going back towards the base may cost, and how far back is tried, as
-# parts of `base_share`.
-BLEND_COST, BLENDS = 0.15, (1.0, 0.8, 0.6, 0.4, 0.2)
+# Dice that going back towards the base may cost: on held-out annotation, or, where none is held
+# out, on what was learnt from. How far back is tried, as parts of `base_share`.
+BLEND_COST, BLEND_COST_LEARNT, BLENDS = 0.02, 0.15, (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 # Annotated slices are fuller than most: of a base's logits they shall not shift more than this.
 BASE_OFFSET, FREE_OFFSET = 0.3, 1.5
 # Of the Dice loss. Bilayers are so thin that cross-entropy alone leaves their map below 0.5.
@@ -130,9 +130,16 @@ def train(
         frozen_statistics=base is not None and settings.base_share > 0,
     )
     if base is not None:
-        new = ~np.isin(heads, base.card["heads"])
+        card["recipe"]["base_share"] = settings.base_share
+    if base is not None and settings.base_share > 0:
+        score, cost = (_dice_held_out, BLEND_COST) if held else (_dice_annotated, BLEND_COST_LEARNT)
         card["recipe"]["base_share"] = _blend(
-            averaged, begun, settings.base_share, new, targets, device
+            averaged,
+            begun,
+            settings.base_share,
+            ~known,
+            lambda one: score(one, targets, device),
+            cost,
         )
     if held:
         card["metrics"], calibration = calibrate(
@@ -240,29 +247,32 @@ def _adopt(network: UNet, base: Model, heads: list[str]) -> None:
 
 
 @torch.no_grad()
-def _blend(tuned: UNet, base: dict, share: float, new: np.ndarray, targets, device) -> float:
+def _blend(tuned: UNet, base: dict, share: float, new: np.ndarray, score, cost: float) -> float:
     """Move weights back towards the base's, as far as that does not cost much (in place).
 
     The mean of both is better at what the annotated slices do not show, as other tomograms differ
     from them (Wortsman et al., CVPR 2022). Annotation that contradicts the base, as of one kind of
-    object alone, needs more of what was learnt. `new` tells which heads the base lacks. Returns the
-    share of the base's weights.
+    object alone, needs more of what was learnt, and so do tomograms unlike those that the base has
+    seen. `new` tells which heads the base lacks; of a network's `score` the mean may have `cost`
+    less than the best one. Returns the share of the base's weights.
     """
-    if share <= 0:
-        return 0.0
     learnt = copy.deepcopy(tuned.state_dict())
-    before = _dice_annotated(tuned, targets, device)
-    for part in BLENDS:
+
+    def mix(part: float) -> None:
         tuned.load_state_dict(learnt)
         for name, value in tuned.state_dict().items():
             if value.dtype.is_floating_point:
                 value.lerp_(base[name].to(value), part * share)
         tuned.head.weight[new] = learnt["head.weight"][new]
         tuned.head.bias[new] = learnt["head.bias"][new]
-        if _dice_annotated(tuned, targets, device) >= before - BLEND_COST:
-            return part * share
-    tuned.load_state_dict(learnt)
-    return 0.0
+
+    found = {}
+    for part in BLENDS:
+        mix(part)
+        found[part] = score(tuned)
+    part = max(part for part in BLENDS if found[part] >= max(found.values()) - cost)
+    mix(part)
+    return part * share
 
 
 def _expect(network: UNet, targets: list[TargetSlice], known: np.ndarray) -> None:
