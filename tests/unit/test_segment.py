@@ -487,6 +487,20 @@ def test_the_base_gives_up_as_much_of_its_share_as_the_annotation_asks_for():
     assert blended(0.02, 0.8, 0.885, 0.89, 0.9, 0.8, 0.8) == pytest.approx(0.8 * 0.7)
 
 
+@pytest.mark.parametrize(
+    ("hold_out", "names", "cost"), [(0, "a", 0.15), (0.2, "a", 0.1), (0.2, "ab", 0.02)]
+)
+def test_what_the_base_may_cost_depends_on_what_can_tell(
+    trained, monkeypatch, hold_out, names, cost
+):
+    tomogram, labels = scene(6)
+    whole = [AnnotatedVolume(name, tomogram, labels, "dark", "instance") for name in names]
+    asked = []
+    monkeypatch.setattr(training, "_blend", lambda *given: asked.append(given[-1]) or 0.0)
+    train(whole, trained[0], replace(TINY, steps=1, hold_out=hold_out))
+    assert asked == [cost]
+
+
 def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():
     target = np.full((3, 4, 4), IGNORE, np.uint8)
     target[0, :2] = 1

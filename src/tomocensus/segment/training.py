@@ -35,9 +35,11 @@ from tomocensus.segment.targets import (
 # Weight of the old in the running average of the weights; of thousands of steps, the second.
 EMA_DECAY, EMA_DECAY_LONG = 0.98, 0.999
 PATIENCE = 5
-# Dice that going back towards the base may cost: on held-out annotation, or, where none is held
-# out, on what was learnt from. How far back is tried, as parts of `base_share`.
-BLEND_COST, BLEND_COST_LEARNT, BLENDS = 0.02, 0.15, (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
+# Dice that going back towards the base may cost: on held-out annotation of several tomograms, of
+# one, which says less of others, or, where none is held out, on what was learnt from. How far back
+# is tried, as parts of `base_share`.
+BLEND_COST, BLEND_COST_ONE, BLEND_COST_LEARNT = 0.02, 0.1, 0.15
+BLENDS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 # Annotated slices are fuller than most: of a base's logits they shall not shift more than this.
 BASE_OFFSET, FREE_OFFSET = 0.3, 1.5
 # Of the Dice loss. Bilayers are so thin that cross-entropy alone leaves their map below 0.5.
@@ -132,7 +134,10 @@ def train(
     if base is not None:
         card["recipe"]["base_share"] = settings.base_share
     if base is not None and settings.base_share > 0:
-        score, cost = (_dice_held_out, BLEND_COST) if held else (_dice_annotated, BLEND_COST_LEARNT)
+        score, cost = _dice_annotated, BLEND_COST_LEARNT
+        if held:
+            score = _dice_held_out
+            cost = BLEND_COST if len({t.name for t in targets}) > 1 else BLEND_COST_ONE
         card["recipe"]["base_share"] = _blend(
             averaged,
             begun,
