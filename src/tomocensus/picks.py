@@ -3,8 +3,9 @@
 ``python -m tomocensus.picks MYPROJECT picks.star --class ribosome``
 
 adds rows to the examples file that the project's configuration names, until it has 20 of each
-class, from all tomograms in turn. Reads STAR (RELION 3 to 5, Warp), copick JSON, the CryoET Data
-Portal's ndjson, and text that IMOD's ``model2point`` writes.
+class, from all tomograms in turn; ``--compare`` says instead which objects of a finished project
+the picks lie in. Reads STAR (RELION 3 to 5, Warp), copick JSON, ndjson of the CryoET Data Portal, and
+text that IMOD's ``model2point`` writes.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import numpy as np
 import pandas as pd
 import starfile
 
-from tomocensus.classify.examples import ANGSTROM, append_example, in_angstrom, read_examples
+from tomocensus.classify.examples import ANGSTROM, append_examples, in_angstrom, read_examples
 from tomocensus.errors import InputError
-from tomocensus.io import read_header
+from tomocensus.io import read_header, read_volume
 from tomocensus.samples import Sample, read_project
+from tomocensus.tables import read_table
 from tomocensus.volume import corner_offset
 
 COLUMNS = ("tomogram", "class", "x", "y", "z", "unit", "voxel_size")
@@ -335,8 +337,49 @@ def fresh(rows: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
     return rows[~mine.isin(pd.MultiIndex.from_frame(there))]
 
 
+def compare(rows: pd.DataFrame, project: str | Path) -> list[str]:
+    """Say which objects of a finished project picks lie in.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        As of :func:`to_examples`.
+    project : path-like
+        Its folder, with ``results``.
+
+    Returns
+    -------
+    list of str
+        A sentence for each class of picks, and one for each class of objects that has none.
+
+    Raises
+    ------
+    InputError
+        Where a tomogram has no results yet.
+    """
+    found, objects = [], []
+    for name, mine in rows.groupby("tomogram"):
+        folder = Path(project) / "results" / str(name)
+        if not (folder / "instances.csv").is_file():
+            raise InputError(f"{folder}: instances.csv is missing. Run the workflow first.")
+        labels = read_volume(folder / "labels.mrc").data
+        table = read_table(folder / "instances.csv").set_index("instance")
+        number = np.asarray(labels[tuple(mine[axis].to_numpy() for axis in "zyx")]).astype(int)
+        named = table["class"].reindex(number).fillna("none").to_numpy()
+        found.append(pd.DataFrame({"picked": mine["class"].to_numpy(), "class": named}))
+        objects.append(pd.DataFrame({"class": table["class"], "hit": table.index.isin(number)}))
+    hits, objects = pd.concat(found), pd.concat(objects)
+    told = []
+    for kind, mine in hits.groupby("picked"):
+        counts = ", ".join(f"{n} in {name}" for name, n in mine["class"].value_counts().items())
+        told.append(f"{len(mine)} picks of {kind}: {counts}")
+    for kind, mine in objects.groupby("class"):
+        told.append(f"{len(mine)} objects named {kind}: {int((~mine['hit']).sum())} without a pick")
+    return told
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Add picks to a project's examples."""
+    """Add picks to a project's examples, or compare them with what was found."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -349,17 +392,24 @@ def main(arguments: list[str] | None = None) -> None:
         "--count", type=int, default=MOST, help="of each class at most, with those named; 0: all"
     )
     options.add_argument("--seed", type=int, default=0, help="of the draw")
+    options.add_argument(
+        "--compare", action="store_true", help="add nothing: say which objects the picks lie in"
+    )
     given = options.parse_args(arguments)
     try:
-        for line in add(given):
-            print(line)
+        settings, samples = read_project(given.project)
+        rows, told = _rows(given, samples)
+        if given.compare:
+            told += compare(rows, given.project)
+        else:
+            told += _add(rows, Path(given.project) / settings["examples"], given.count, given.seed)
     except InputError as error:
         raise SystemExit(f"ERROR: {error}") from error
+    print("\n".join(told))
 
 
-def add(given: argparse.Namespace) -> list[str]:
-    """Append rows to the examples; return what was done, in words."""
-    settings, samples = read_project(given.project)
+def _rows(given: argparse.Namespace, samples: dict[str, Sample]) -> tuple[pd.DataFrame, list[str]]:
+    """Return the picks of all files as of :func:`to_examples`, each place once."""
     if given.tomogram and given.tomogram not in samples:
         raise InputError(f"{given.tomogram}: not in the sample sheet.")
     told, rows = [], []
@@ -379,18 +429,20 @@ def add(given: argparse.Namespace) -> list[str]:
         some, words = to_examples(picks, samples, str(path))
         rows.append(some)
         told += words
-    examples = Path(given.project) / settings["examples"]
-    found = pd.concat(rows, ignore_index=True).drop_duplicates(ignore_index=True)
+    return pd.concat(rows, ignore_index=True).drop_duplicates(ignore_index=True), told
+
+
+def _add(rows: pd.DataFrame, examples: Path, count: int, seed: int) -> list[str]:
+    """Append rows to the examples; return what was done, in words."""
     there = None
     if examples.is_file() and examples.read_bytes().strip():
         there = read_examples(examples)
-        found = fresh(found, there)
-    found = spread(found, given.count, None if there is None else there["class"], given.seed)
-    for row in found.to_dict("records"):
-        append_example(examples, row)
-    for (kind, name), mine in found.groupby(["class", "tomogram"]):
-        told.append(f"{len(mine)} {kind} in {name}")
-    return [*told, f"{len(found)} rows added to {examples}"]
+        rows = fresh(rows, there)
+    rows = spread(rows, count, None if there is None else there["class"], seed)
+    append_examples(examples, rows.to_dict("records"))
+    groups = rows.groupby(["class", "tomogram"])
+    told = [f"{len(mine)} {kind} in {name}" for (kind, name), mine in groups]
+    return [*told, f"{len(rows)} rows added to {examples}"]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tomocensus.classify.examples import append_example, in_angstrom
+from tomocensus.classify.examples import append_examples, in_angstrom
 from tomocensus.errors import InputError
 from tomocensus.io import read_volume
 from tomocensus.provenance import read_json
@@ -80,7 +80,7 @@ class Review:
         row = {"tomogram": self.tomogram, "x": x, "y": y, "z": z, "class": self.name.strip()}
         density = self.density
         row |= in_angstrom(np.array([[x, y, z]]), density.voxel_size, density.offset)[0]
-        append_example(self.examples, row)
+        append_examples(self.examples, [row])
         return f"instance {number} named {row['class']} in {self.examples}"
 
     def describe(self, position) -> str:

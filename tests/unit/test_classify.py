@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tomocensus.classify import (
     Embeddings,
-    append_example,
+    append_examples,
     apply_head,
     embed,
     fit_head,
@@ -747,7 +747,7 @@ def test_a_new_kind_is_told_by_the_first_model_alone():
 def test_rows_follow_the_order_and_separator_of_the_file(tmp_path):
     path = tmp_path / "examples.csv"
     path.write_text("class,tomogram,x,y,z,note\nb,t,1,1,1,mine")
-    append_example(path, {"tomogram": "t", "x": 3, "y": 4, "z": 5, "class": "c"})
+    append_examples(path, [{"tomogram": "t", "x": 3, "y": 4, "z": 5, "class": "c"}])
     assert path.read_text() == "class,tomogram,x,y,z,note\nb,t,1,1,1,mine\nc,t,3,4,5,\n"
 
 
@@ -755,7 +755,7 @@ def test_a_file_without_the_columns_is_left_alone(tmp_path):
     path = tmp_path / "examples.csv"
     path.write_text("class,tomogram\n")
     with pytest.raises(InputError, match="column x"):
-        append_example(path, {"class": "c"})
+        append_examples(path, [{"class": "c"}])
     assert path.read_text() == "class,tomogram\n"
 
 
@@ -777,7 +777,7 @@ def test_whatever_is_named_is_read_again(tmp_path_factory, header, name, more):
     path = tmp_path_factory.mktemp("named") / "examples"
     path.write_bytes(header.encode())
     for x in (3, 4):
-        append_example(path, {"tomogram": "t", "x": x, "y": 2, "z": 1, "class": name})
+        append_examples(path, [{"tomogram": "t", "x": x, "y": 2, "z": 1, "class": name}])
     found = read_examples(path)
     assert found["class"].tolist() == [name, name]
     assert found[["tomogram", "x", "y", "z"]].to_numpy().tolist() == [

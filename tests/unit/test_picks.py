@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomocensus.classify.examples import append_example, in_angstrom, read_examples
+from tomocensus.classify.examples import append_examples, in_angstrom, read_examples
 from tomocensus.errors import InputError
 from tomocensus.export import write_imod_points, write_picks, write_star
-from tomocensus.io.mrc import write_mrc
+from tomocensus.io.mrc import write_labels, write_mrc
 from tomocensus.picks import fresh, in_voxels, main, matched, read, spread
 from tomocensus.samples import Sample
 from tomocensus.volume import Volume
@@ -187,6 +187,32 @@ def test_class_and_tomogram_are_asked_for(project, capsys):
         main([*command, "--class", "a", "--tomogram", "cell_02", "--voxel-size", "90"])
 
 
+def test_picks_are_compared_with_what_was_found(project, capsys):
+    command = [str(project), str(project / "p.star"), "--compare"]
+    write_star(project / "p.star", instances(), FACTS, version=5)
+    with pytest.raises(SystemExit, match="Run the workflow first"):
+        main(command)
+    labels = np.zeros(FACTS["shape"], np.int16)
+    for number, (x, y, z) in enumerate([PLACES[0], PLACES[1], (30, 30, 10), (40, 30, 10)], 1):
+        labels[z, y, x] = number
+    folder = project / "results" / "cell_01"
+    folder.mkdir(parents=True)
+    write_labels(folder / "labels.mrc", Volume(labels, 10.0))
+    kinds = ["ribosome", "vesicle", "ribosome", "actin"]
+    pd.DataFrame({"instance": [1, 2, 3, 4], "class": kinds}).to_csv(
+        folder / "instances.csv", index=False
+    )
+    main(command)
+    assert capsys.readouterr().out.splitlines() == [
+        "2 picks of ribosome: 1 in ribosome, 1 in vesicle",
+        "1 picks of vesicle: 1 in none",
+        "1 objects named actin: 1 without a pick",
+        "2 objects named ribosome: 1 without a pick",
+        "1 objects named vesicle: 0 without a pick",
+    ]
+    assert not (project / "config" / "examples.tsv").exists()
+
+
 def test_rows_of_examples_in_both_units_match():
     rows = pd.DataFrame([{"tomogram": "a", "x": 1, "y": 2, "z": 3, "class": "r"}])
     rows = rows.join(pd.DataFrame(in_angstrom(np.array([[1, 2, 3]]), 7.84, (0.0, 0.0, 0.0))))
@@ -202,8 +228,9 @@ def test_a_row_needs_one_of_both_units(tmp_path):
     path.write_text("tomogram\tx_angstrom\ty_angstrom\tz_angstrom\tclass\n")
     row = {"tomogram": "a", "x": 1, "y": 2, "z": 3, "class": "r"}
     with pytest.raises(InputError, match="column x is missing"):
-        append_example(path, row)
-    append_example(path, row | in_angstrom(np.array([[1, 2, 3]]), 10.0, (0.0, 0.0, 0.0))[0])
+        append_examples(path, [row])
+    row |= in_angstrom(np.array([[1, 2, 3]]), 10.0, (0.0, 0.0, 0.0))[0]
+    append_examples(path, [row])
     assert read_examples(path)[["x", "y", "z"]].to_numpy().tolist() == [[10.0, 20.0, 30.0]]
 
 

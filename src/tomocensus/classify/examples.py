@@ -79,14 +79,14 @@ def in_angstrom(points: np.ndarray, voxel_size: float, offset) -> list[dict[str,
     return [dict(zip(ANGSTROM, place, strict=True)) for place in places]
 
 
-def append_example(path: str | Path, row: dict) -> None:
-    """Append one named position to an examples file; made with its header where missing.
+def append_examples(path: str | Path, rows: list[dict]) -> None:
+    """Append named positions to an examples file; made with its header where missing.
 
     Parameters
     ----------
     path : path-like
         Tab- or comma-separated, as its header is.
-    row : dict
+    rows : list of dict
         tomogram, x, y, z (voxels) and class; x_angstrom, y_angstrom, z_angstrom for a file that has
         these instead.
 
@@ -95,6 +95,8 @@ def append_example(path: str | Path, row: dict) -> None:
     InputError
         Where the file is no table, or lacks one of the columns.
     """
+    if not rows:
+        return
     path = Path(path)
     text = path.read_bytes() if path.is_file() else b""
     if not text.strip():
@@ -103,13 +105,16 @@ def append_example(path: str | Path, row: dict) -> None:
         path.write_bytes(text)
     separator, _, cells = _split(path)
     missing = [name for name in COLUMNS if name not in cells[0]]
-    if "x_angstrom" in row:
+    if all("x_angstrom" in row for row in rows):
         missing = [name for name in missing if f"{name}_angstrom" not in cells[0]]
     if missing:
         raise InputError(f"{path}: column {missing[0]} is missing; rows cannot be added to it.")
-    line = separator.join(_quoted(str(row.get(name, "")), separator) for name in cells[0])
+    lines = [
+        separator.join(_quoted(str(row.get(name, "")), separator) for name in cells[0]) + "\n"
+        for row in rows
+    ]
     with open(path, "ab") as stream:
-        stream.write((b"" if text.endswith(b"\n") else b"\n") + line.encode() + b"\n")
+        stream.write((b"" if text.endswith(b"\n") else b"\n") + "".join(lines).encode())
 
 
 def _quoted(cell: str, separator: str) -> str:
