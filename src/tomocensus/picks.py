@@ -4,8 +4,8 @@
 
 adds rows to the examples file that the project's configuration names, until it has 20 of each
 class, from all tomograms in turn; ``--compare`` says instead which objects of a finished project
-the picks lie in. Reads STAR (RELION 3 to 5, Warp), copick JSON, ndjson of the CryoET Data Portal, and
-text that IMOD's ``model2point`` writes.
+the picks lie in. Reads STAR (RELION 3 to 5, Warp), copick JSON, ndjson of the CryoET Data Portal,
+and text that IMOD's ``model2point`` writes.
 """
 
 from __future__ import annotations
@@ -320,6 +320,23 @@ def to_examples(
     return pd.concat(found, ignore_index=True), told
 
 
+def respelled(kinds: pd.Series, known: pd.Series) -> pd.Series:
+    """Spell classes as they are known: copick's ``dense-body`` is ``dense_body``.
+
+    Parameters
+    ----------
+    kinds, known : pandas.Series
+        Names of classes. What is known counts but for case, spaces, ``-`` and ``_``.
+    """
+
+    def plain(kind: str) -> str:
+        return re.sub(r"[-_\s]+", "-", kind.lower())
+
+    names = known.unique().tolist()
+    spelling = {plain(kind): kind for kind in names} | {kind: kind for kind in names}
+    return kinds.map(lambda kind: spelling.get(kind, spelling.get(plain(kind), kind)))
+
+
 def fresh(rows: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
     """Return the rows without those that are among the examples already.
 
@@ -437,7 +454,7 @@ def _add(rows: pd.DataFrame, examples: Path, count: int, seed: int) -> list[str]
     there = None
     if examples.is_file() and examples.read_bytes().strip():
         there = read_examples(examples)
-        rows = fresh(rows, there)
+        rows = fresh(rows.assign(**{"class": respelled(rows["class"], there["class"])}), there)
     rows = spread(rows, count, None if there is None else there["class"], seed)
     append_examples(examples, rows.to_dict("records"))
     groups = rows.groupby(["class", "tomogram"])

@@ -9,7 +9,7 @@ from tomocensus.classify.examples import append_examples, in_angstrom, read_exam
 from tomocensus.errors import InputError
 from tomocensus.export import write_imod_points, write_picks, write_star
 from tomocensus.io.mrc import write_labels, write_mrc
-from tomocensus.picks import fresh, in_voxels, main, matched, read, spread
+from tomocensus.picks import fresh, in_voxels, main, matched, read, respelled, spread
 from tomocensus.samples import Sample
 from tomocensus.volume import Volume
 
@@ -185,6 +185,12 @@ def test_class_and_tomogram_are_asked_for(project, capsys):
     assert "1 rows added" in out  # the same place counts once
     with pytest.raises(SystemExit, match="--voxel-size"):
         main([*command, "--class", "a", "--tomogram", "cell_02", "--voxel-size", "90"])
+
+
+def test_classes_are_spelled_as_in_the_examples():
+    known = pd.Series(["dense_body", "Ribosome", "a-b", "a_b"])
+    found = respelled(pd.Series(["dense-body", "ribosome", "a_b", "a-b", "new-kind"]), known)
+    assert found.tolist() == ["dense_body", "Ribosome", "a_b", "a-b", "new-kind"]
 
 
 def test_picks_are_compared_with_what_was_found(project, capsys):
