@@ -34,15 +34,15 @@ def write_files_of_classes(
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name in sorted(set(classes)):
-            files.append(_file_name(name, ending, files))
+            files.append(unused(re.sub(r"[^A-Za-z0-9.-]+", "_", name), files, ending))
             (temporary / files[-1]).write_text(text_of(name), encoding="utf-8")
     return files
 
 
-def _file_name(name: str, ending: str, taken: list[str]) -> str:
-    """Return a name for the file of a class that is not taken, whatever the case of letters."""
-    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+def unused(stem: str, taken: Iterable[str], ending: str = "") -> str:
+    """Return a name, numbered where it is taken, whatever the case of letters."""
+    taken = {other.lower() for other in taken}
     number, found = 1, stem + ending
-    while found.lower() in [other.lower() for other in taken]:
+    while found.lower() in taken:
         number, found = number + 1, f"{stem}-{number + 1}{ending}"
     return found

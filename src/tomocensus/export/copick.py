@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tomocensus.atomic import atomic_path, write_json
+from tomocensus.export.classes import unused
 from tomocensus.io.zarr import write_ome_zarr
 
 USER, SESSION = "tomocensus", "0"
@@ -41,13 +42,9 @@ def copick_objects(
     objects: list[dict] = []
     for kind, mine in joined.groupby("class"):
         name = _UNFIT.sub("-", str(kind)).strip("-") or "object"
-        taken = {one["name"].lower() for one in objects}
-        number = next(
-            n for n in range(1, len(taken) + 2) if _numbered(name, n).lower() not in taken
-        )
         objects.append(
             {
-                "name": _numbered(name, number),
+                "name": unused(name, [one["name"] for one in objects]),
                 "is_particle": True,
                 "label": len(objects) + 1,
                 "color": [*(int(part) for part in colours[kind]), 255],
@@ -56,10 +53,6 @@ def copick_objects(
             }
         )
     return objects
-
-
-def _numbered(name: str, number: int) -> str:
-    return name if number == 1 else f"{name}-{number}"
 
 
 def write_copick_config(path: str | os.PathLike, objects: list[dict]) -> None:
