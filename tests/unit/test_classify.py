@@ -784,3 +784,19 @@ def test_whatever_is_named_is_read_again(tmp_path_factory, header, name, more):
         ["t", 3, 2, 1],
         ["t", 4, 2, 1],
     ]
+
+
+@pytest.mark.parametrize(("each", "softness"), [(1, 7 / 6), (3, 7 / 6), (10, 1.05), (50, 1.01)])
+def test_few_examples_make_the_classes_less_certain_and_name_the_same(each, softness):
+    known, named = two_views(True, True, each=each)
+    card, weights = fit_head(known, named)
+    assert weights["softness"] == pytest.approx(softness)
+    fresh, _ = two_views(True, True, seed=1)
+    vectors = fresh["t"].table().astype(float)
+    hard = chances_of(vectors, {name: a for name, a in weights.items() if name != "softness"})
+    soft = chances_of(vectors, weights)
+    # Odds between classes shrink to that root, and the chance of a new kind stays.
+    odds = np.log(hard[:, 0] / hard[:, 1]) / softness
+    assert np.log(soft[:, 0] / soft[:, 1]) == pytest.approx(odds, abs=1e-4)
+    assert soft[:, -1] == pytest.approx(hard[:, -1])
+    assert soft.sum(axis=1) == pytest.approx(1)

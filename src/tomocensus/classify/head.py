@@ -47,6 +47,9 @@ _BELIEFS = (3.0, 2.0, 1.0)
 # Of the second model: weight of a feature of unit deviation beside the embedding, and how much less
 # sure it is than left-out examples of the same tomograms say.
 _FEATURES_WEIGHT, _SOFTER = 0.1, 3.0
+# How much softer one example a class makes the classes' chances, and fewer than how many examples
+# make them no softer still.
+_FEW_SOFTER, _FEWEST = 0.5, 3
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def fit_head(
     weights : dict of str to numpy.ndarray
         Centre, transform, spread of the kinds, classes' means and counts, the examples that stand
         for forms with the class of each, temperature; the same of the other models, and their
-        shares.
+        shares; the temperature of their mean (``softness``).
 
     Raises
     ------
@@ -164,7 +167,9 @@ def fit_head(
     third, plain, _ = _model(vectors[:, -features:], target, None, seed)
     chances = [chances, others, plain]
     shares = _shares(chances, target[usable])
-    chances = _stacked(chances, shares)
+    softness = _softness(np.bincount(target))
+    weights["softness"] = np.array([softness])
+    chances = _stacked(chances, shares, softness)
     for start, part, share in ((_SECOND, second, shares[1]), (_FEATURES, third, shares[2])):
         weights |= {start + name: value for name, value in part.items()}
         weights[start + "share"] = np.array([share])
@@ -236,10 +241,20 @@ def _named(chances: np.ndarray) -> np.ndarray:
     return chances[:, :-1] / np.maximum(chances[:, :-1].sum(axis=1, keepdims=True), 1e-300)
 
 
-def _stacked(chances: list[np.ndarray], shares) -> np.ndarray:
+def _softness(counts: np.ndarray) -> float:
+    """Return the temperature of the models' mean, by the examples of each class.
+
+    Left-out examples are too few themselves to tell it where there are few of them.
+    """
+    return 1 + _FEW_SOFTER * float(np.mean(1 / np.maximum(counts, _FEWEST)))
+
+
+def _stacked(chances: list[np.ndarray], shares, softness: float = 1.0) -> np.ndarray:
     """Return the mean of the models' chances; that of a new kind is the first's alone."""
     new = chances[0][:, -1:]
     named = sum(share * _named(one) for share, one in zip(shares, chances, strict=True))
+    named = named ** (1 / softness)
+    named /= np.maximum(named.sum(axis=1, keepdims=True), 1e-300)
     return np.column_stack([(1 - new) * named, new])
 
 
@@ -312,7 +327,9 @@ def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarra
         if part := part_of(weights, start):
             models.append((seen_by(vectors, part), part))
             shares.append(float(part["share"][0]))
-    chances = _stacked([_chances_of_one(*model) for model in models], [1 - sum(shares), *shares])
+    softness = float(weights.get("softness", [1.0])[0])
+    shares = [1 - sum(shares), *shares]
+    chances = _stacked([_chances_of_one(*model) for model in models], shares, softness)
     common = np.append(weights.get("common", np.ones(chances.shape[1] - 1)), 1.0)
     return chances * common / (chances * common).sum(axis=1, keepdims=True)
 
