@@ -789,7 +789,7 @@ def test_whatever_is_named_is_read_again(tmp_path_factory, header, name, more):
 @pytest.mark.parametrize(("each", "softness"), [(1, 7 / 6), (3, 7 / 6), (10, 1.05), (50, 1.01)])
 def test_few_examples_make_the_classes_less_certain_and_name_the_same(each, softness):
     known, named = two_views(True, True, each=each)
-    card, weights = fit_head(known, named)
+    _, weights = fit_head(known, named)
     assert weights["softness"] == pytest.approx(softness)
     fresh, _ = two_views(True, True, seed=1)
     vectors = fresh["t"].table().astype(float)
