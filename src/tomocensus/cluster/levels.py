@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cc3d
-import edt
 import numpy as np
 from scipy import ndimage
 from scipy.special import expit, logit
@@ -16,6 +15,7 @@ from tomocensus.cluster.pieces import Piece
 from tomocensus.cluster.shells import fill_slices
 from tomocensus.cluster.smoothing import chances, smooth, widened
 from tomocensus.cluster.solidity import digital_solidity, reaches_solidity
+from tomocensus.distances import distance_inside
 
 # Probabilities at which a ragged map is cut; closer where networks saturate.
 LEVELS = (0.35, 0.5, 0.65, 0.75, 0.85, 0.92, 0.96)
@@ -175,8 +175,7 @@ def find_candidates(smoothed, mask, smallest=1.0, fill=True) -> list[Candidate]:
 
 def _depth(mask: np.ndarray) -> np.ndarray:
     """Return the distance to the surface in voxels, lightly smoothed."""
-    wide = edt.edt(np.pad(mask, 1), black_border=False)
-    return smooth(wide[1:-1, 1:-1, 1:-1], 1.0)
+    return smooth(distance_inside(mask), 1.0)
 
 
 class _Unions(Basins):
@@ -283,7 +282,7 @@ def without_bridges(mask: np.ndarray, depth: np.ndarray) -> np.ndarray:
     core = cc3d.largest_k(depth >= reach, 1, connectivity=26) > 0
     if not core.any():
         return mask
-    return mask & (edt.edt(~core, black_border=False) <= reach + 0.5)
+    return mask & (distance_inside(~core, border=False, reach=reach + 1) <= reach + 0.5)
 
 
 def _rim(mask: np.ndarray, reach: int) -> np.ndarray:
