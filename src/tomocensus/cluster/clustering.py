@@ -206,6 +206,7 @@ class _Job:
     sharp: bool
     aspect: tuple[float, float, float]
     ragged: bool = False
+    threads: int = 1
 
     def __call__(self, number: int) -> list[Piece]:
         """Return the pieces of a component."""
@@ -217,7 +218,7 @@ class _Job:
         start = tuple(side.start for side in box)
         given = (self.parameters, self.smallest, self.aspect)
         if self.ragged:
-            given = (self.probability, self.parameters, self.smallest)
+            given = (self.probability, self.parameters, self.smallest, self.threads)
             pieces = part_by_levels(crop, start, number, *given)
         elif self.sharp and np.count_nonzero(crop) >= self.smallest:
             pieces = part_by_outlines(crop, start, number, self.boundary, *given)
@@ -251,12 +252,14 @@ def _cut(job: _Job, objects, threshold, slab, threads, levels=False) -> _Cut:
     """Label the object voxels and part their components."""
     runs = find_runs(objects, slab, threads)
     runs.paint(job.components, np.arange(runs.count + 1, dtype=np.int32), threads)
-    job = replace(job, boxes=runs.boxes(), ragged=levels)
+    # One component holds most of a ragged map: there the threads work on what is in it.
+    inner, outer = (threads, 1) if levels else (1, threads)
+    job = replace(job, boxes=runs.boxes(), ragged=levels, threads=inner)
     # What has no room for the smallest object is dropped, whatever it is: no need to look at it.
     room = np.array([prod(side.stop - side.start for side in box) for box in job.boxes])
     numbers = (1 + np.flatnonzero(room >= job.smallest)).tolist()
     specks = runs.voxels()[room < job.smallest]
-    pieces = [piece for found in each(job, numbers, threads) for piece in found]
+    pieces = [piece for found in each(job, numbers, outer) for piece in found]
     # Every piece holds its own mask: the components' memory serves again.
     runs.paint(job.components, np.zeros(runs.count + 1, np.int32), threads)
     return _Cut(float(threshold), runs, pieces, specks, levels=levels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import cc3d
 import numpy as np
@@ -16,6 +17,7 @@ from tomocensus.cluster.shells import fill_slices
 from tomocensus.cluster.smoothing import chances, smooth, widened
 from tomocensus.cluster.solidity import digital_solidity, reaches_solidity
 from tomocensus.distances import distance_inside
+from tomocensus.parallel import ahead
 
 # Probabilities at which a ragged map is cut; closer where networks saturate.
 LEVELS = (0.35, 0.5, 0.65, 0.75, 0.85, 0.92, 0.96)
@@ -30,13 +32,15 @@ RIM = 2
 # A union of basins is looked at where it is at least this solid, before it is opened.
 SOLID = 0.5
 # By how much a union grows until it is looked at again.
-GROWTH = 1.1
+GROWTH = 1.3
 # What sticks out of an object and is thinner than this part of it is a bridge or noise.
 THIN = 0.5
 # Part of the smaller of two chosen objects that they may share.
 SHARED = 0.2
 # Probabilities are told apart up to here from 0 and 1.
 CERTAIN = 0.01
+# Part of a volume that the boxes of all unions which threads work on have together: one over this.
+IN_THREADS = 4
 # Smaller overlaps (IoU) say nothing of how stable a candidate is.
 SAME = 0.05
 
@@ -85,7 +89,9 @@ def percolates(runs) -> bool:
     return inside and bool(voxels[largest] >= PERCOLATING * voxels.sum())
 
 
-def part_by_levels(crop, start, number, probability, parameters, smallest) -> list[Piece]:
+def part_by_levels(
+    crop, start, number, probability, parameters, smallest, threads=1
+) -> list[Piece]:
     """Turn one ragged component into pieces, each cut at a level of its own.
 
     Parameters
@@ -103,6 +109,8 @@ def part_by_levels(crop, start, number, probability, parameters, smallest) -> li
         See there.
     smallest : float
         Voxels.
+    threads : int
+        Candidates are described in parallel; the result does not depend on it.
 
     Returns
     -------
@@ -117,7 +125,7 @@ def part_by_levels(crop, start, number, probability, parameters, smallest) -> li
     smoothed = _smooth_logits(probability, wide)
     mask = np.zeros(smoothed.shape, bool)
     mask[inner] = crop
-    found = find_candidates(smoothed, mask, smallest, parameters.fill)
+    found = find_candidates(smoothed, mask, smallest, parameters.fill, threads)
     chosen = choose(found, scores(found), smoothed.shape)
     pieces = []
     for one in (found[index] for index in chosen):
@@ -136,7 +144,7 @@ def _smooth_logits(probability: np.ndarray, box: tuple) -> np.ndarray:
     return expit(smooth(logit(chance), 1.0)[inner])
 
 
-def find_candidates(smoothed, mask, smallest=1.0, fill=True) -> list[Candidate]:
+def find_candidates(smoothed, mask, smallest=1.0, fill=True, threads=1) -> list[Candidate]:
     """Return all that may be objects at any of `LEVELS`.
 
     Parameters
@@ -149,6 +157,8 @@ def find_candidates(smoothed, mask, smallest=1.0, fill=True) -> list[Candidate]:
         Voxels of the smallest candidate.
     fill : bool
         Judge shells by what they enclose.
+    threads : int
+        As above.
 
     Returns
     -------
@@ -166,8 +176,8 @@ def find_candidates(smoothed, mask, smallest=1.0, fill=True) -> list[Candidate]:
         for one in depths:
             depth += one / np.float32(len(depths))
         depth *= mask & (smoothed >= level)
-        unions = unions_of(depth, smallest)
-        made = (_candidate(*one, index, depths[0], smoothed, fill) for one in unions)
+        describe = partial(_candidate, level=index, depth=depths[0], smoothed=smoothed, fill=fill)
+        made = _described(unions_of(depth, smallest), describe, mask.size, threads)
         found += [one for one in made if one.voxels >= smallest]
         del depths[0]
     return found
@@ -241,8 +251,24 @@ def unions_of(depth, smallest=1.0) -> Iterator[tuple[np.ndarray, tuple, float]]:
         inside[members] = False
 
 
-def _candidate(own, box, neck, level, depth, smoothed, fill) -> Candidate:
+def _described(unions, describe, size: int, threads: int) -> Iterator[Candidate]:
+    """Describe unions in threads, in their order; large ones one at a time, for they need memory.
+
+    `size`: voxels of all.
+    """
+    if threads < 2:
+        return map(describe, unions)
+    large = size / (IN_THREADS * threads)
+    # The large ones are described as they are asked for, while threads work on those before.
+    some = (describe(union) if union[0].size > large else union for union in unions)
+    return ahead(
+        lambda one: one if isinstance(one, Candidate) else describe(one), some, 4 * threads, threads
+    )
+
+
+def _candidate(union, level, depth, smoothed, fill) -> Candidate:
     """Describe one union, filled and without its bridges."""
+    own, box, neck = union
     whole = fill_slices(own) if fill else own
     filled = np.count_nonzero(whole) > np.count_nonzero(own)
     kept = without_bridges(whole, _depth(whole) if filled else depth[box] * own)

@@ -119,7 +119,6 @@ def _split(mask, solidity, neck, edge, smallest, fine=False):
     return graph.result()
 
 
-@numba.njit(cache=True, nogil=True)
 def find_basins(depth):
     """Label every voxel deeper than 0 by the peak that steepest ascent leads to.
 
@@ -135,8 +134,15 @@ def find_basins(depth):
     count : int
         Basins; neighbouring voxels of equal depth share one.
     """
+    # Half of the memory where indices are that small.
+    index = np.int32 if depth.size < 2**31 else np.int64
+    return _find_basins(depth, np.full(depth.size, -1, index))
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_basins(depth, up):
+    """Return basins and their number; `up`, all -1, is where each voxel's ascent goes."""
     nz, ny, nx = depth.shape
-    up = np.full(depth.size, -1, np.int64)
     for z in range(nz):
         for y in range(ny):
             for x in range(nx):
