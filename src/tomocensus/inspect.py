@@ -8,12 +8,15 @@ from scipy import ndimage
 from tomocensus.errors import InputError
 from tomocensus.io import Header, open_array, read_header, sections
 from tomocensus.samples import Sample, read_annotation, shape_fault
+from tomocensus.volume import ROUNDED, certain_value, looked_in
 
 _CHECK_ALL_VOXELS = 2**29
 _SAMPLED_SECTIONS = 32
 _LOW_CONFIDENCE = 0.5
 _SCALES = (30.0, 60.0, 100.0)
 _COARSE = 20.0
+# Largest per cent of a map that is more likely no per cent.
+FAINT = 5
 
 
 def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
@@ -74,9 +77,9 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
         "mask": sample.mask,
         "annotation": sample.annotation,
         "probability": sample.probability,
-        "probability_scale": _scale(sample.probability, sample, probability_scale),
+        "probability_scale": _scale(sample.probability, sample, probability_scale, notes),
         "boundary": sample.boundary,
-        "boundary_scale": _scale(sample.boundary, sample, probability_scale),
+        "boundary_scale": _scale(sample.boundary, sample, probability_scale, notes),
         "labels": sample.labels,
         "ground_truth": sample.ground_truth,
         "ground_truth_classes": sample.ground_truth_classes,
@@ -247,7 +250,7 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
         return
     found = False
     for z, section in sections(open_array(path)):
-        found = found or bool(section.any())
+        found = found or bool((looked_in(section) if what == "mask" else section).any())
         # Unknown truth is negative; a labelmap to start from has no such thing.
         least = -1 if what == "ground_truth" else 0
         if what != "mask" and (
@@ -263,7 +266,9 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
         notes.append(f"{path}: holds no object")
 
 
-def _scale(path: str | None, sample: Sample, default: int | str | None) -> int | None:
+def _scale(
+    path: str | None, sample: Sample, default: int | str | None, notes: list[str]
+) -> int | None:
     """Return what certain means in a given map; check that its values fit."""
     if path is None:
         return None
@@ -274,8 +279,13 @@ def _scale(path: str | None, sample: Sample, default: int | str | None) -> int |
         low, high = min(low, float(section.min())), max(high, float(section.max()))
     scale = sample.probability_scale or (default if default != "auto" else None)
     if scale is None:
-        scale = next((value for value in (1, 100, 255) if high <= value), None)
-    if scale is None or low < 0 or high > scale:
+        scale = certain_value(high)
+        if scale == 100 and high <= FAINT:
+            notes.append(
+                f"{path}: the largest value is {high:g}, and taken for per cent all of it is "
+                "faint. If 1 means certain, rescale the map to 0 to 1"
+            )
+    if scale is None or low < (1 - ROUNDED) * scale or high > ROUNDED * scale:
         wanted = f"0 to {scale}" if scale else "0 to 1, 0 to 100 or 0 to 255"
         raise InputError(
             f"{path}: values from {low:g} to {high:g}; probabilities must lie within {wanted}. "

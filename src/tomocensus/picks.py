@@ -20,7 +20,7 @@ import pandas as pd
 import starfile
 
 from tomocensus.classify.examples import ANGSTROM, append_examples, in_angstrom, read_examples
-from tomocensus.errors import InputError
+from tomocensus.errors import InputError, without_traceback
 from tomocensus.io import read_header, read_volume
 from tomocensus.samples import Sample, read_project
 from tomocensus.tables import read_table
@@ -395,6 +395,7 @@ def compare(rows: pd.DataFrame, project: str | Path) -> list[str]:
     return told
 
 
+@without_traceback()
 def main(arguments: list[str] | None = None) -> None:
     """Add picks to a project's examples, or compare them with what was found."""
     options = argparse.ArgumentParser(
@@ -402,7 +403,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options.add_argument("project", help="its folder")
     options.add_argument("files", nargs="+", metavar="file", help=".star, .json, .ndjson or .txt")
-    options.add_argument("--class", dest="kind", help="what they are, where the file does not tell")
+    options.add_argument(
+        "--class", dest="kind", help="what they are, where the file tells no class, or only one"
+    )
     options.add_argument("--tomogram", help="where they are, where the file does not tell")
     options.add_argument("--voxel-size", type=float, help="Å, of the volume that was picked on")
     options.add_argument(
@@ -413,15 +416,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--compare", action="store_true", help="add nothing: say which objects the picks lie in"
     )
     given = options.parse_args(arguments)
-    try:
-        settings, samples = read_project(given.project)
-        rows, told = _rows(given, samples)
-        if given.compare:
-            told += compare(rows, given.project)
-        else:
-            told += _add(rows, Path(given.project) / settings["examples"], given.count, given.seed)
-    except InputError as error:
-        raise SystemExit(f"ERROR: {error}") from error
+    settings, samples = read_project(given.project)
+    rows, told = _rows(given, samples)
+    if given.compare:
+        told += compare(rows, given.project)
+    else:
+        told += _add(rows, Path(given.project) / settings["examples"], given.count, given.seed)
     print("\n".join(told))
 
 
@@ -433,7 +433,7 @@ def _rows(given: argparse.Namespace, samples: dict[str, Sample]) -> tuple[pd.Dat
     for path in given.files:
         picks = read(path)
         if given.kind:
-            picks["class"] = given.kind
+            told += _named(picks, given.kind, path)
         if given.tomogram or len(samples) == 1:
             picks.loc[picks["tomogram"] == "", "tomogram"] = given.tomogram or next(iter(samples))
         if given.tomogram and not matched(picks["tomogram"], samples):
@@ -447,6 +447,16 @@ def _rows(given: argparse.Namespace, samples: dict[str, Sample]) -> tuple[pd.Dat
         rows.append(some)
         told += words
     return pd.concat(rows, ignore_index=True).drop_duplicates(ignore_index=True), told
+
+
+def _named(picks: pd.DataFrame, kind: str, path: str) -> list[str]:
+    """Give the class to picks that have none, or to all of the only class there is (in place)."""
+    there = sorted(set(picks["class"]) - {""})
+    if len(there) > 1:
+        picks.loc[picks["class"] == "", "class"] = kind
+        return [f"{path}: tells the classes {', '.join(there)}; only the others are called {kind}"]
+    picks["class"] = kind
+    return []
 
 
 def _add(rows: pd.DataFrame, examples: Path, count: int, seed: int) -> list[str]:

@@ -128,6 +128,12 @@ def load_config(config: dict, where: str = "configuration") -> dict:
     return _with_defaults(config, schema)
 
 
+def find_config(folder: str | os.PathLike) -> Path | None:
+    """Return the configuration of a project, None where it has none."""
+    places = [Path(folder) / "config" / "config.yaml", Path(folder) / "config.yaml"]
+    return next((path for path in places if path.is_file()), None)
+
+
 def read_project(folder: str | os.PathLike) -> tuple[dict, dict[str, Sample]]:
     """Read the configuration and the sample sheet of a project.
 
@@ -148,8 +154,7 @@ def read_project(folder: str | os.PathLike) -> tuple[dict, dict[str, Sample]]:
     InputError
         Where there is no configuration, or a fault in either.
     """
-    places = [Path(folder) / "config" / "config.yaml", Path(folder) / "config.yaml"]
-    config = next((path for path in places if path.is_file()), None)
+    config = find_config(folder)
     if config is None:
         raise InputError(f"{folder}: has no config/config.yaml. Name the project's folder.")
     try:

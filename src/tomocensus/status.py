@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tomocensus.errors import InputError
-from tomocensus.samples import read_samples
+from tomocensus.samples import find_config, read_project, read_samples
 
 STAGES = {
     "inspect": "input.json",
@@ -27,11 +27,14 @@ STAGES = {
 
 JOINED = {
     "census": "census.csv",
+    "review": "review.csv",
     "evaluate": "evaluation.csv",
     "report": "report.html",
 }
 STATES = ("done", "running", "failed", "left")
 MOST_FAILURES = 10
+# Bytes at the end of a log that are looked at: a traceback of PyTorch has some thousand.
+END_OF_LOG = 2**18
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Job:
     log: str = ""
 
 
-def project_status(folder: str | Path, sheet: str = "config/tomograms.tsv") -> list[Job]:
+def project_status(folder: str | Path, sheet: str | None = None) -> list[Job]:
     """Tell the state of every stage of every tomogram of a project.
 
     A job runs where Snakemake has marked an output as incomplete and a run holds the project's
@@ -70,8 +73,8 @@ def project_status(folder: str | Path, sheet: str = "config/tomograms.tsv") -> l
     ----------
     folder : path-like
         The project (`snakemake --directory`).
-    sheet : str
-        The sample sheet, relative to it.
+    sheet : str, optional
+        The sample sheet, relative to it; by default the one that its configuration names.
 
     Raises
     ------
@@ -81,7 +84,10 @@ def project_status(folder: str | Path, sheet: str = "config/tomograms.tsv") -> l
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder. Name the project that Snakemake runs in.")
-    samples = read_samples(sheet, folder)
+    if sheet is None and find_config(folder) is not None:
+        samples = read_project(folder)[1]
+    else:
+        samples = read_samples(sheet or "config/tomograms.tsv", folder)
     incomplete = incomplete_files(folder) if is_locked(folder) else set()
     jobs = []
     for stage, file in STAGES.items():
@@ -138,7 +144,7 @@ def last_line(log: Path) -> str:
     """Return the last line of a log that ends in an error; nothing where it does not."""
     try:
         with open(log, "rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 4096))
+            stream.seek(max(0, log.stat().st_size - END_OF_LOG))
             text = stream.read().decode("utf-8", "replace")
     except OSError:
         return ""
@@ -173,7 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the status of a project; return 1 where something failed, 2 for a wrong folder."""
     options = argparse.ArgumentParser(prog="python -m tomocensus.status", description=__doc__)
     options.add_argument("project", nargs="?", default=".", help="the project's folder")
-    options.add_argument("--sheet", default="config/tomograms.tsv", help="the sample sheet in it")
+    options.add_argument(
+        "--sheet", help="the sample sheet in it (default: the one its configuration names)"
+    )
     chosen = options.parse_args(arguments)
     try:
         jobs = project_status(chosen.project, chosen.sheet)

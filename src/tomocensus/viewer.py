@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tomocensus.classify.examples import append_examples, in_angstrom
-from tomocensus.errors import InputError
+from tomocensus.errors import InputError, without_traceback
 from tomocensus.io import read_volume
 from tomocensus.provenance import read_json
 from tomocensus.samples import read_project
@@ -148,10 +148,8 @@ def main() -> None:
         from magicgui.widgets import ComboBox, Container, LineEdit
     except ImportError as error:
         raise SystemExit('napari is missing. Install it: pip install "napari[all]"') from error
-    try:
+    with without_traceback():
         review = Review(arguments.project, arguments.tomogram)
-    except InputError as error:
-        raise SystemExit(f"ERROR: {error}") from error
     viewer = napari.Viewer(title=f"TomoCensus {arguments.tomogram}")
     add_layers(viewer, review)
     name = LineEdit(label="class")

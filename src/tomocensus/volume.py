@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+# Largest value of a map over what means certainty in it: blended tiles are off by rounding.
+ROUNDED = 1.001
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -84,6 +87,23 @@ def angstrom_to_voxel(
 ) -> np.ndarray:
     """Convert positions in Å ``(n, 3)``, x, y, z order, to (fractional) 0-based voxel indices."""
     return (np.asarray(points, dtype=float) - np.asarray(offset)) / voxel_size
+
+
+def certain_value(largest: float) -> int | None:
+    """Return which value means certainty in a map of probabilities, by its largest value.
+
+    1, 100 or 255, with some room for rounding; None where the value is larger.
+    """
+    return next((value for value in (1, 100, 255) if largest <= ROUNDED * value), None)
+
+
+def looked_in(mask: np.ndarray) -> np.ndarray:
+    """Return where a mask, or slices of one, says that objects are looked for.
+
+    Whole numbers that are not 0, for 255 is -1 in signed bytes; of soft masks what is above 0.
+    """
+    mask = np.asarray(mask)
+    return mask > 0 if mask.dtype.kind == "f" else mask != 0
 
 
 def release_pages(data: np.ndarray) -> None:

@@ -47,6 +47,15 @@ def test_a_folder_pairs_volumes_with_the_annotation_beside_them(tmp_path):
         assert pair.tomogram.voxel_size == 10.0
 
 
+def test_dots_in_names_are_their_own(tmp_path):
+    for name in ("TS_1_10.00Apx", "TS_2_10.00Apx", "pos.lam1", "pos.lam2"):
+        write_mrc(tmp_path / f"{name}.mrc", tomogram())
+    for name in ("TS_1_10.00Apx_annotation", "TS_2_10.00Apx_labels", "pos_annotation"):
+        write_mrc(tmp_path / f"{name}.mrc.gz", tomogram().with_data(labels()))
+    pairs = read_annotated(tmp_path)
+    assert [pair.name for pair in pairs] == ["TS_1_10.00Apx", "TS_2_10.00Apx"]
+
+
 def test_two_annotations_of_one_volume_are_an_error(tmp_path):
     write_mrc(tmp_path / "a.mrc", tomogram())
     for end in ("annotation", "labels"):

@@ -18,6 +18,7 @@ from tomocensus.classify import (
 )
 from tomocensus.classify.embeddings import vectors_of
 from tomocensus.classify.encoder import build
+from tomocensus.classify.examples import named_at
 from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import (
     Prior,
@@ -800,3 +801,23 @@ def test_few_examples_make_the_classes_less_certain_and_name_the_same(each, soft
     assert np.log(soft[:, 0] / soft[:, 1]) == pytest.approx(odds, abs=1e-4)
     assert soft[:, -1] == pytest.approx(hard[:, -1])
     assert soft.sum(axis=1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("unit", ["voxel", "angstrom"])
+def test_objects_named_in_either_unit_are_found(tmp_path, unit):
+    labels = np.zeros((8, 12, 16), np.int32)
+    labels[2:5, 3:6, 9:12], labels[6, 6, 6] = 7, 9
+    facts = {"voxel_size": 10.0, "origin": [-50.0, 0.0, 20.0], "nstart": [0, 0, 0]}
+    columns, place = {
+        "voxel": ("x y z", "10 4 3"),
+        "angstrom": ("x_angstrom y_angstrom z_angstrom", "50 40 50"),
+    }[unit]
+    rows = [f"tomogram {columns} class", f"t {place} a", f"u {place} a", "t 1e9 0 0 a"]
+    path = tmp_path / "examples.tsv"
+    path.write_text("\n".join(rows).replace(" ", "\t") + "\n")
+    examples = read_examples(path)
+    assert named_at(examples, "t", labels, facts) == {7}
+    assert named_at(examples, "v", labels, facts) == set()
+    found, problems = look_up_examples(examples, {"t": labels}, {"t": facts})
+    assert found["instance"].tolist() == [7]
+    assert len(problems) == 2

@@ -168,6 +168,9 @@ def test_values_that_are_no_labels(sample, companion, value):
     [
         (1, None, None, 1),
         (0.5, None, None, 1),
+        (1.0000002, None, None, 1),
+        (1.0000002, 1, None, 1),
+        (100.01, None, None, 100),
         (97, None, "auto", 100),
         (255, None, None, 255),
         (90, 255, 100, 255),
@@ -179,6 +182,14 @@ def test_scale_of_given_maps(sample, companion, what, highest, stated, default, 
     path = companion(np.linspace(0, highest, 32 * 48 * 48, dtype=np.float32).reshape(SHAPE))
     row = replace(sample, **{what: path}, probability_scale=stated)
     assert inspect(row, default)[f"{what}_scale"] == scale
+
+
+def test_a_map_that_is_hardly_per_cent_is_told(sample, companion):
+    path = companion(np.linspace(0, 1.5, 32 * 48 * 48, dtype=np.float32).reshape(SHAPE))
+    row = replace(sample, probability=path)
+    assert any("largest value is 1.5" in text for text in inspect(row)["warnings"])
+    stated = inspect(replace(row, probability_scale=100))
+    assert not any("largest value" in text for text in stated["warnings"])
 
 
 @pytest.mark.parametrize("what", ["probability", "boundary"])

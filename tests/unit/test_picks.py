@@ -187,6 +187,21 @@ def test_class_and_tomogram_are_asked_for(project, capsys):
         main([*command, "--class", "a", "--tomogram", "cell_02", "--voxel-size", "90"])
 
 
+def test_classes_that_a_file_tells_stay(project, capsys):
+    columns = ["rlnTomoName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]
+    columns.append("tomocensusClass")
+    rows = [("cell_02", n, n, n, kind) for n, kind in ((5, "ribosome"), (9, "vesicle"), (3, '""'))]
+    command = [str(project), "--class", "debris", "--voxel-size", "10"]
+    main([*command, str(star(project / "many.star", columns, *rows))])
+    assert "tells the classes ribosome, vesicle" in capsys.readouterr().out
+    examples = read_examples(project / "config" / "examples.tsv")
+    assert sorted(examples["class"]) == ["debris", "ribosome", "vesicle"]
+    # The one class of a file may be called otherwise.
+    one = [("cell_02", n, 7, 7, "apoferritin") for n in (5, 9)]
+    main([*command, str(star(project / "one.star", columns, *one))])
+    assert read_examples(project / "config" / "examples.tsv")["class"].tolist().count("debris") == 3
+
+
 def test_classes_are_spelled_as_in_the_examples():
     known = pd.Series(["dense_body", "Ribosome", "a-b", "a_b"])
     found = respelled(pd.Series(["dense-body", "ribosome", "a_b", "a-b", "new-kind"]), known)

@@ -81,6 +81,11 @@ def test_the_segmenters_recipe_makes_a_base_that_can_be_resumed(tmp_path, monkey
     monkeypatch.setattr(segment_pretrain, "train", None)
     segment_pretrain.main()
     assert load_model(tmp_path / "m", "segmenter").sha256 == made.sha256
+    assert "asked" not in made.card
+    for changed in ("--steps 4", "--first 7", f"--start {tmp_path / 'm'}"):
+        monkeypatch.setattr(sys, "argv", [str(word) for word in (*command, *changed.split())])
+        with pytest.raises(SystemExit, match="round-0: was trained otherwise"):
+            segment_pretrain.main()
 
 
 def test_going_on_from_a_base_may_keep_a_share_of_its_weights(tmp_path, monkeypatch):

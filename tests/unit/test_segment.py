@@ -199,6 +199,8 @@ def test_maps_made_ahead_are_the_same(voxel_size, monkeypatch):
     mask = np.zeros(tomogram.shape, np.uint8)
     mask[2:5], mask[9:] = 1, 1
     alone = predict(tomogram, model, mask=mask)
+    signed = predict(tomogram, model, mask=(255 * mask).view(np.int8))
+    assert all(np.array_equal(signed[head], alone[head]) for head in alone)
     monkeypatch.setattr(inference, "ahead", lambda function, items, _: ahead(function, items, 3))
     for head, made in predict(tomogram, model, mask=mask).items():
         assert made[2:5].any()

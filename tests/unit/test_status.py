@@ -62,6 +62,23 @@ def test_screen_tells_numbers_reason_and_log(project, capsys):
     assert len(text.splitlines()) < 30
 
 
+def test_a_long_traceback_is_a_failure(project):
+    log = project / "logs" / "segment" / "b.log"
+    log.write_text("Traceback (most recent call last):\n" + "  File x\n" * 900 + "OutOfMemory: no")
+    assert states(project)["segment", "b"] == "failed"
+    (project / "logs" / "review.log").write_text("ERROR: no encoder.\n")
+    assert states(project)["review", ""] == "failed"
+
+
+def test_the_sheet_that_the_configuration_names_is_taken(project):
+    (project / "config" / "tomograms.tsv").rename(project / "config" / "mine.tsv")
+    with pytest.raises(InputError, match="no such sample sheet"):
+        project_status(project)
+    (project / "config" / "config.yaml").write_text("tomograms: config/mine.tsv\n")
+    assert states(project)["cluster", "a"] == "done"
+    assert project_status(project) == project_status(project, "config/mine.tsv")
+
+
 def test_screen_stays_one_screen_with_thousands_of_failures(project):
     jobs = [job for job in project_status(project) if job.state == "failed"] * 5000
     text = screen(jobs, locked=False)

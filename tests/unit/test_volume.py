@@ -9,12 +9,19 @@ from tomocensus.volume import (
     Volume,
     angstrom_to_voxel,
     corner_offset,
+    looked_in,
     release_pages,
     voxel_to_angstrom,
 )
 
 numbers = st.floats(-1e5, 1e5)
 points = st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=5)
+
+
+def test_masks_of_255_in_signed_bytes_are_masks():
+    full = np.array([0, 1, 255], np.uint8)
+    for mask in (full, full.view(np.int8), full > 0, np.array([-0.01, 0.5, 1], np.float32)):
+        assert looked_in(mask).tolist() == [False, True, True]
 
 
 def test_origin_counts_before_nstart():

@@ -13,23 +13,20 @@ from tomocensus.samples import read_annotation, read_samples
 from tomocensus.tables import read_known_classes, read_table
 
 
-def named_truth(examples: str, name: str, truth: np.ndarray) -> set[int]:
-    """Return the truth instances that hold a named example: they taught the classifier."""
+def named_truth(examples, name, truth, facts):
+    """Return the true instances that hold a named example: they taught the classifier."""
     if not Path(examples).is_file():
         return set()
-    from tomocensus.classify.examples import read_examples
+    from tomocensus.classify.examples import named_at, read_examples
 
-    table = read_examples(examples)
-    table = table[table["tomogram"] == name]
-    points = np.rint(table[["z", "y", "x"]].to_numpy(dtype=float)).astype(int)
-    inside = ((points >= 0) & (points < truth.shape)).all(axis=1)
-    return {int(truth[tuple(point)]) for point in points[inside]}
+    return named_at(read_examples(examples), name, truth, facts)
 
 
 def score(name, sample, examples):
     """Score one tomogram."""
     folder = Path("results", name)
-    shape = tuple(_stage.inspected(folder / "input.json")["shape"])
+    facts = _stage.inspected(folder / "input.json")
+    shape = tuple(facts["shape"])
     truth = read_annotation(sample.ground_truth, shape)
     excluded = []
     if sample.annotation:
@@ -50,7 +47,7 @@ def score(name, sample, examples):
         truth_classes=truth_classes,
         excluded_slices=excluded,
         complete=not (truth < 0).any(),
-        excluded_truth=named_truth(examples, name, truth),
+        excluded_truth=named_truth(examples, name, truth, facts),
     )
 
 

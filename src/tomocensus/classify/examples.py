@@ -79,6 +79,26 @@ def in_angstrom(points: np.ndarray, voxel_size: float, offset) -> list[dict[str,
     return [dict(zip(ANGSTROM, place, strict=True)) for place in places]
 
 
+def in_voxels(points: np.ndarray, unit: str, facts: dict) -> np.ndarray:
+    """Return the voxels at named places.
+
+    Parameters
+    ----------
+    points : numpy.ndarray
+        ``(3,)`` or ``(n, 3)``, x, y, z.
+    unit : str
+        As of :func:`read_examples`.
+    facts : dict
+        The tomogram's ``input.json``: voxel size, origin, nstart.
+    """
+    if unit == "angstrom":
+        size = facts["voxel_size"]
+        offset = corner_offset(tuple(facts["origin"]), tuple(facts["nstart"]), size)
+        points = angstrom_to_voxel(points, size, offset)
+    # What lies far outside is no integer.
+    return np.rint(np.clip(points, -1, 2**31)).astype(int)
+
+
 def append_examples(path: str | Path, rows: list[dict]) -> None:
     """Append named positions to an examples file; made with its header where missing.
 
@@ -194,14 +214,7 @@ def look_up_examples(
         if name not in labels:
             problems.append(f"{where}: no such tomogram in the sample sheet")
             continue
-        point = np.array([row[1], row[2], row[3]])
-        if row[6] == "angstrom":
-            facts = places[name]
-            size = facts["voxel_size"]
-            offset = corner_offset(tuple(facts["origin"]), tuple(facts["nstart"]), size)
-            point = angstrom_to_voxel(point, size, offset)
-        # What lies far outside is no integer.
-        x, y, z = np.rint(np.clip(point, -1, 2**31)).astype(int)
+        x, y, z = in_voxels(np.array([row[1], row[2], row[3]]), row[6], places[name])
         array = labels[name]
         if not all(0 <= at < side for at, side in zip((z, y, x), array.shape, strict=True)):
             problems.append(f"{where}: outside the volume")
@@ -214,3 +227,24 @@ def look_up_examples(
     for row in named[twice].itertuples(index=False):
         problems.append(f"{row[0]}: instance {row[1]} is also named {row[2]}; it is left out")
     return named[~twice].reset_index(drop=True), problems
+
+
+def named_at(examples: pd.DataFrame, name: str, labels: np.ndarray, facts: dict) -> set[int]:
+    """Return the labels at the places named in one tomogram.
+
+    Parameters
+    ----------
+    examples : pandas.DataFrame
+        As :func:`read_examples` returns it.
+    name : str
+        The tomogram.
+    labels : numpy.ndarray
+        ``(nz, ny, nx)`` integers: its instances, or true ones.
+    facts : dict
+        Its ``input.json``.
+    """
+    unit = examples["unit"].iloc[0] if len(examples) else "voxel"
+    places = examples.loc[examples["tomogram"] == name, ["x", "y", "z"]].to_numpy(dtype=float)
+    points = in_voxels(places, unit, facts)[:, ::-1]
+    inside = ((points >= 0) & (points < labels.shape)).all(axis=1)
+    return {int(labels[tuple(point)]) for point in points[inside]}

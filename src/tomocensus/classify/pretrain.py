@@ -26,7 +26,7 @@ from tomocensus.classify.embeddings import Embeddings
 from tomocensus.classify.features import NAMES
 from tomocensus.classify.head import Prior, apply_head, best_temperature, fit_head, scores_of
 from tomocensus.classify.views import CLOSE, SIDE, View, views
-from tomocensus.errors import InputError
+from tomocensus.errors import InputError, without_traceback
 from tomocensus.inspect import inspect
 from tomocensus.io import read_volume
 from tomocensus.models import Model, load_model, save_model
@@ -573,6 +573,7 @@ def _kept(arguments, start: Model):
     }
 
 
+@without_traceback()
 def main() -> None:
     """Train, fit, measure on tomograms that neither has seen, and write both models."""
     options = argparse.ArgumentParser(description=__doc__)

@@ -23,7 +23,7 @@ from tomocensus.cluster.solidity import digital_solidity
 from tomocensus.cluster.table import describe, for_each, paint
 from tomocensus.errors import InputError
 from tomocensus.parallel import each, spans
-from tomocensus.volume import release_pages, releasing
+from tomocensus.volume import certain_value, looked_in, release_pages, releasing
 
 # Slices smoothed at a time by each thread.
 _DEPTH = 16
@@ -107,7 +107,7 @@ def decode_probability(
     """
     if scale is None:
         largest = float(np.max(data)) if data.size else 1.0
-        scale = 1.0 if largest <= 1 else 100.0 if largest <= 100 else 255.0
+        scale = certain_value(largest) or 255
     decoded = _zeros(data.shape, np.float32, scratch)
     for index in releasing(range(len(data)), decoded, data):
         decoded[index] = np.clip(np.asarray(data[index], np.float32) / np.float32(scale), 0, 1)
@@ -142,7 +142,7 @@ def cluster(
     threads : int
         Slabs and components are worked on in parallel; the result does not depend on it.
     mask : numpy.ndarray, optional
-        Voxels of 0 and less are background.
+        Not 0 where objects are looked for (:func:`tomocensus.volume.looked_in`).
     slab : int
         Slices labelled at a time; the result does not depend on it.
     scratch : path, optional
@@ -393,7 +393,7 @@ def _mark(objects, probability, threshold, binary, mask, threads=1) -> None:
         else:
             np.greater_equal(_smoothed(probability, z), threshold, out=objects[z])
         if mask is not None:
-            objects[z] &= np.asarray(mask[z]) > 0
+            objects[z] &= looked_in(mask[z])
         for array in (objects, probability, mask):
             release_pages(array)
 

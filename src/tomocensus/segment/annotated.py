@@ -15,6 +15,7 @@ from tomocensus.segment.settings import AnnotatedVolume
 from tomocensus.volume import Volume
 
 VOLUMES = (".mrc", ".rec", ".map", ".tif", ".tiff", ".zarr", ".gz", ".bz2")
+COMPRESSED = (".gz", ".bz2")
 ENDINGS = ("_annotation", "_labels")
 # Where copick (https://copick.github.io/copick) keeps segmentations of a run, and what they are.
 DIRECTORIES = {
@@ -95,8 +96,13 @@ def _in_folder(folder: Path) -> list[Sample]:
 
 
 def _name(path: Path) -> tuple[str, str]:
-    """Return the name without endings, and the last ending."""
-    return path.name.split(".")[0], path.suffix.lower()
+    """Return the name without endings, and the last ending; dots within the name are its own."""
+    name = path.name
+    for endings in (COMPRESSED, VOLUMES, (".ome",)):
+        stem, dot, ending = name.rpartition(".")
+        if dot and f".{ending.lower()}" in endings:
+            name = stem
+    return name, path.suffix.lower()
 
 
 def _in_copick(configuration: Path) -> list[AnnotatedVolume]:

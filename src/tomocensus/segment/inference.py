@@ -22,7 +22,7 @@ from tomocensus.segment.network import (
     halo,
     working_voxel_size,
 )
-from tomocensus.volume import Volume, release_pages, releasing
+from tomocensus.volume import Volume, looked_in, release_pages, releasing
 
 TILE = 1024
 MARGIN = 8
@@ -168,7 +168,7 @@ def _run(tomogram, model, predictor, maps, entropy, polarity, mask) -> dict:
     heads = _heads(model)
     for z, image in _output_slices(predictor, source, tomogram.shape, mask):
         if mask is not None:
-            image = image * (np.asarray(mask[z]) > 0)
+            image = image * looked_in(mask[z])
         for head, target in maps.items():
             target[z] = np.rint(image[heads.index(head)] * 100).astype(np.int8)
         if entropy is not None:
@@ -204,7 +204,7 @@ def _output_slices(predictor, source, shape, mask) -> Iterator[tuple[int, np.nda
     wanted = [
         (z, *_between(z, len(source), shape[0]))
         for z in releasing(range(shape[0]), mask)
-        if mask is None or np.any(mask[z])
+        if mask is None or looked_in(mask[z]).any()
     ]
     needed = sorted({k for _, low, high, _ in wanted for k in (low, high)})
     count = AHEAD if predictor.device.type == "cuda" else 0

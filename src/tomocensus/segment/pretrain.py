@@ -30,6 +30,7 @@ import torch
 from scipy import ndimage
 
 from tomocensus.devices import choose_device
+from tomocensus.errors import InputError, without_traceback
 from tomocensus.models import Model, load_model, save_model
 from tomocensus.progress import progress
 from tomocensus.segment.annotated import read_annotated
@@ -59,8 +60,12 @@ STRIDE = 4
 HOLD_OUT = 0.02
 # Options that say how a model was made.
 RECIPE = ("rounds", "tomograms", "steps", "batch", "patch", "slices", "width", "depth")
+# What a finished round must have come from to be gone on from.
+ASKED = (*RECIPE[1:], "seed", "rate", "kind")
 # What crowds the cytosol is no object: it would bridge all that are.
 BACKGROUND = ("gold", "particle")
+# Of a round's card, in the finished model's.
+LEFT_OUT = ("sha256", "history", "asked")
 HEADS = ["probability", "boundary", "membrane"]
 # Training with --minutes: tomograms kept for calibration, and those to wait for at first.
 KEPT, ENOUGH = 16, 60
@@ -277,7 +282,14 @@ def train_in_rounds(
     cache = Path(arguments.cache)
     for number in range(arguments.rounds):
         folder = cache / f"round-{number}"
-        if not (folder / "model.json").is_file():
+        asked = _asked(arguments, first, base if number == 0 else None, real)
+        if (folder / "model.json").is_file():
+            if load_model(folder, "segmenter").card.get("asked") != asked:
+                raise InputError(
+                    f"{folder}: was trained otherwise than what is asked for now. Give another "
+                    "--cache, or delete the folders round-* in this one; its tomograms may stay."
+                )
+        else:
             start = first + number * arguments.tomograms
             seeds = progress(range(start, start + arguments.tomograms), "reading")
             pairs = [simulated_pair(seed, cache) for seed in seeds] + real
@@ -297,10 +309,21 @@ def train_in_rounds(
             )
             card, weights, _ = train(pairs, base, settings)
             card["trained_on"] = f"{(number + 1) * arguments.tomograms} simulated tomograms"
-            save_model(folder, _trained_on(card, arguments.start, real), weights)
+            card = {**_trained_on(card, arguments.start, real), "asked": asked}
+            save_model(folder, card, weights)
             print(f"round {number}: {card['metrics']}", file=sys.stderr)
         base = load_model(folder, "segmenter")
     return base
+
+
+def _asked(arguments, first: int, base: Model | None, real: list[AnnotatedVolume]) -> dict:
+    """Return what a round comes from, but for the rounds before."""
+    return {
+        **{name: getattr(arguments, name) for name in ASKED},
+        "first": first,
+        "start": None if base is None else base.sha256,
+        "annotated": [pair.name for pair in real],
+    }
 
 
 def _trained_on(card: dict, start: str | None, real: list[AnnotatedVolume]) -> dict:
@@ -372,6 +395,7 @@ def _options() -> argparse.Namespace:
     return arguments
 
 
+@without_traceback()
 def main() -> None:
     """Train and write the model."""
     arguments = _options()
@@ -386,7 +410,7 @@ def main() -> None:
     else:
         base = train_in_rounds(arguments, first, base, real)
     recipe = _recipe(arguments, first)
-    card = {name: value for name, value in base.card.items() if name not in ("sha256", "history")}
+    card = {name: value for name, value in base.card.items() if name not in LEFT_OUT}
     weights = base.weights
     if arguments.start and arguments.share:
         weights = mean_weights(weights, arguments.start, arguments.share)
