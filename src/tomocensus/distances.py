@@ -39,8 +39,11 @@ def distance_inside(mask: np.ndarray, border: bool = True, reach: float = np.inf
     if min(depth, reach) > _SHALLOW:
         return np.minimum(edt.edt(mask, black_border=border), np.float32(reach))
     # Rows are compared only as far as the greatest distance in them.
-    squares = np.minimum(squares, np.float32(reach) ** 2)
-    return np.sqrt(_across(_across(squares, 1, border), 0, border))
+    if reach < np.inf:
+        np.minimum(squares, np.float32(reach) ** 2, out=squares)
+    for axis in (1, 0):
+        squares = _across(squares, axis, border)
+    return np.sqrt(squares, out=squares)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import DBSCAN
 
 COLUMNS = ["tomogram", "metric", "value", "note"]
@@ -44,7 +46,7 @@ def voxel_scores(
 
 def overlaps(
     predicted: np.ndarray, truth: np.ndarray, excluded_slices=(), ignore: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Count shared voxels of two labelmaps, outside excluded slices and the mask `ignore`.
 
     Below 0 the truth is background.
@@ -53,8 +55,10 @@ def overlaps(
     -------
     predicted_numbers, true_numbers : numpy.ndarray
         Labels present, without 0; shapes ``(p,)`` and ``(t,)``.
-    iou, shared : numpy.ndarray
-        Shapes ``(p, t)``.
+    pairs : pandas.DataFrame
+        Of each pair that shares voxels: its places in both (``row``, ``column``), ``shared``,
+        ``iou``, and which part of all voxels shared with predicted (``of_row``) and with true
+        objects (``of_column``) these are.
     """
     width = max(int(truth.max()), 0) + 1
     found = []
@@ -64,23 +68,56 @@ def overlaps(
         found.append(pd.Series(pairs.ravel()).value_counts())
     counts = pd.concat(found).groupby(level=0).sum() if found else pd.Series(dtype=np.int64)
     ours, true = np.divmod(counts.index.to_numpy(np.int64), width)
-    names_a, index_a = np.unique(np.append(0, ours), return_inverse=True)
-    names_b, index_b = np.unique(np.append(0, true), return_inverse=True)
-    table = np.zeros((len(names_a), len(names_b)), np.int64)
-    table[index_a[1:], index_b[1:]] = counts
-    shared = table[1:, 1:]
-    union = table[1:].sum(axis=1)[:, None] + table[:, 1:].sum(axis=0)[None] - shared
-    return names_a[1:], names_b[1:], shared / np.maximum(union, 1), shared
+    names_a, row = np.unique(np.append(0, ours), return_inverse=True)
+    names_b, column = np.unique(np.append(0, true), return_inverse=True)
+    row, column, voxels = row[1:], column[1:], counts.to_numpy(np.int64)
+    of_ours, of_true = (
+        np.bincount(index, voxels, len(names)).astype(np.int64)
+        for index, names in ((row, names_a), (column, names_b))
+    )
+    both = (row > 0) & (column > 0)
+    row, column, voxels = row[both], column[both], voxels[both]
+    pairs = pd.DataFrame({"row": row - 1, "column": column - 1, "shared": voxels})
+    pairs["iou"] = voxels / (of_ours[row] + of_true[column] - voxels)
+    for side in ("row", "column"):
+        pairs[f"of_{side}"] = voxels / pairs.groupby(side)["shared"].transform("sum")
+    return names_a[1:], names_b[1:], pairs
 
 
-def match(iou: np.ndarray, threshold: float = 0.5) -> list[tuple[int, int]]:
-    """Pair rows and columns one to one: most pairs at or above `threshold`, then the largest IoU.
+def match(pairs: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
+    """Choose pairs one to one: most pairs at or above `threshold`, then the largest IoU.
 
-    The Hungarian method on IoU with what is below the threshold set to 0.
+    The Hungarian method, in each group of objects that such pairs connect.
+
+    Parameters
+    ----------
+    pairs : pandas.DataFrame
+        As of :func:`overlaps`: ``row``, ``column``, ``iou``.
+    threshold : float
+        Smallest IoU.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows chosen, in the order of ``row``.
     """
-    value = np.where(iou >= threshold, 1 + iou / (2 * max(1, min(iou.shape))), 0)
-    pairs = zip(*linear_sum_assignment(value, maximize=True), strict=True)
-    return [(int(i), int(j)) for i, j in pairs if iou[i, j] >= threshold]
+    pairs = pairs[pairs["iou"] >= threshold]
+    if not len(pairs):
+        return pairs
+    rows, row = np.unique(pairs["row"], return_inverse=True)
+    columns, column = np.unique(pairs["column"], return_inverse=True)
+    count = len(rows) + len(columns)
+    graph = coo_array((np.ones(len(pairs), bool), (row, len(rows) + column)), (count, count))
+    group = connected_components(graph, directed=False)[1][row]
+    alone = np.bincount(group)[group] == 1
+    chosen = [pairs[alone]]
+    for _, some in pairs[~alone].groupby(group[~alone]):
+        table = some.pivot(index="row", columns="column", values="iou")
+        value = np.where(table > 0, 1 + table / (2 * min(table.shape)), 0)
+        i, j = linear_sum_assignment(value, maximize=True)
+        assigned = dict(zip(table.index[i], table.columns[j], strict=True))
+        chosen.append(some[some["column"] == some["row"].map(assigned)])
+    return pd.concat(chosen).sort_values("row")
 
 
 def instance_scores(
@@ -109,22 +146,24 @@ def instance_scores(
         ``matched``, ``predicted``, ``truth`` are counts; ``pairs`` lists (predicted, true)
         numbers. Panoptic quality: Kirillov et al., CVPR 2019.
     """
-    ours, true, iou, shared = overlaps(predicted, truth, excluded_slices, ignore)
-    pairs = match(iou, threshold)
+    ours, true, shared = overlaps(predicted, truth, excluded_slices, ignore)
+    pairs = match(shared, threshold)
     hits = len(pairs)
-    total = sum(iou[i, j] for i, j in pairs)
+    total = float(pairs["iou"].sum())
     return {
         "precision": _ratio(hits, len(ours)),
         "recall": _ratio(hits, len(true)),
         "f1": _ratio(2 * hits, len(ours) + len(true)),
         "panoptic_quality": _ratio(2 * total, len(ours) + len(true)),
         "mean_iou": _ratio(total, hits),
-        "splits": _covering(shared),
-        "merges": _covering(shared.T),
+        "splits": _covering(shared, "column"),
+        "merges": _covering(shared, "row"),
         "matched": hits,
         "predicted": len(ours),
         "truth": len(true),
-        "pairs": [(int(ours[i]), int(true[j])) for i, j in pairs],
+        "pairs": list(
+            zip(ours[pairs["row"]].tolist(), true[pairs["column"]].tolist(), strict=True)
+        ),
     }
 
 
@@ -236,10 +275,13 @@ def _kept(shape, excluded_slices) -> np.ndarray:
     return keep
 
 
-def _covering(shared: np.ndarray) -> int:
-    """Count columns that at least two rows each share a fifth of; see docs/evaluation.md."""
-    part = shared / np.maximum(shared.sum(axis=0, keepdims=True), 1)
-    return int(np.count_nonzero((part >= 0.2).sum(axis=0) >= 2))
+def _covering(pairs: pd.DataFrame, side: str) -> int:
+    """Count objects of a side of which at least two others each share a fifth.
+
+    See docs/evaluation.md.
+    """
+    large = pairs.loc[pairs[f"of_{side}"] >= 0.2, side]
+    return int((large.value_counts() >= 2).sum())
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -21,6 +21,7 @@ from tomocensus.cluster import (
     table,
 )
 from tomocensus.cluster.smoothing import smooth, smooth_box
+from tomocensus.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from cluster_scenes import analytic, ball, dense_scene, double_membrane, f1, ragged, rough, shell
@@ -438,3 +439,19 @@ def test_decode_probability(scale):
     values = np.array([0, scale / 2, scale], np.float32)
     np.testing.assert_allclose(decode_probability(values), [0, 0.5, 1])
     np.testing.assert_allclose(decode_probability(values, scale), [0, 0.5, 1])
+
+
+@pytest.mark.parametrize("top", [1, 7, 255, 60000])
+def test_a_mask_of_whole_numbers_is_a_mask(top):
+    mask = ball((40, 40, 40), (20, 20, 20), 9)
+    plain = cluster(mask, 10.0, SMALL)
+    given = cluster((mask * top).astype(np.uint16), 10.0, SMALL)
+    assert np.array_equal(given.labels, plain.labels)
+    assert given.table.equals(plain.table)
+
+
+def test_whole_numbers_beyond_per_cent_are_refused():
+    chance = np.full((8, 8, 8), 40, np.uint8)
+    chance[2:5], chance[5] = 200, 255
+    with pytest.raises(InputError, match="decode_probability"):
+        cluster(chance, 10.0)

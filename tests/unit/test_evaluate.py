@@ -1,13 +1,17 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import linear_sum_assignment
 
 from tomocensus.evaluate import (
     class_scores,
     evaluate_tomogram,
     instance_scores,
+    match,
     overlaps,
     sphere_truth,
     voxel_scores,
@@ -45,7 +49,10 @@ def test_instance_scores_by_hand():
 )
 def test_overlaps_are_those_of_masks(predicted, truth, excluded, without_unlabelled):
     ignore = truth < 0 if without_unlabelled else None
-    ours, true, iou, shared = overlaps(predicted, truth, excluded, ignore)
+    ours, true, pairs = overlaps(predicted, truth, excluded, ignore)
+    iou, shared = np.zeros((2, len(ours), len(true)))
+    iou[pairs["row"], pairs["column"]] = pairs["iou"]
+    shared[pairs["row"], pairs["column"]] = pairs["shared"]
     counts = np.isin(np.arange(3), list(excluded), invert=True)[:, None, None]
     counts = counts & ~(np.zeros(truth.shape, bool) if ignore is None else ignore)
     assert set(ours) == set(predicted[counts]) - {0}
@@ -55,6 +62,37 @@ def test_overlaps_are_those_of_masks(predicted, truth, excluded, without_unlabel
             one, two = (predicted == a) & counts, (truth == b) & counts
             assert shared[row, column] == (one & two).sum()
             assert iou[row, column] == (one & two).sum() / (one | two).sum()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.3, 0.5]))
+def test_matches_are_those_of_one_hungarian_table(seed, threshold):
+    rng = np.random.default_rng(seed)
+    # Rows of objects that overlap their neighbours by some voxels.
+    predicted, truth = (
+        np.repeat(np.arange(1, 60), rng.integers(1, 6, 59))[:100].reshape(1, 2, 50)
+        for _ in range(2)
+    )
+    ours, true, pairs = overlaps(predicted, truth)
+    iou = np.zeros((len(ours), len(true)))
+    iou[pairs["row"], pairs["column"]] = pairs["iou"]
+    value = np.where(iou >= threshold, 1 + iou / (2 * max(iou.shape)), 0)
+    best = value[linear_sum_assignment(value, maximize=True)].sum()
+    chosen = match(pairs, threshold)
+    assert chosen["row"].is_unique
+    assert chosen["column"].is_unique
+    assert (chosen["iou"] >= threshold).all()
+    assert value[chosen["row"], chosen["column"]].sum() == pytest.approx(best)
+
+
+def test_thousands_of_objects_need_no_table_of_all_pairs():
+    side = 120
+    numbers = np.arange(1, side**2 + 1).reshape(1, side, side)
+    tracemalloc.start()
+    scores = instance_scores(numbers, numbers[:, ::-1])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert scores["f1"] == scores["panoptic_quality"] == 1
+    assert most < 100e6  # of all pairs 1.6 GB
 
 
 def test_class_scores():

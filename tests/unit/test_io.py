@@ -415,3 +415,35 @@ def test_a_volume_without_voxels_is_told(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", shape=(0, 4, 4), dtype="f4")
     with pytest.raises(InputError, match="holds no voxels"):
         read_header(tmp_path / "a.zarr", 10.0)
+
+
+def test_slices_written_one_by_one_are_one_stack(tmp_path):
+    data = ramp("f4")
+    for name, how in (("plain.tif", {}), ("packed.tif", {"compression": "zlib"})):
+        with tifffile.TiffWriter(tmp_path / name) as file:
+            for plane in data:
+                file.write(plane, **how)
+        volume = read_volume(tmp_path / name, 5.0)
+        assert np.array_equal(volume.data, data)
+        assert volume.shape == read_header(tmp_path / name, 5.0).shape == SHAPE
+
+
+def test_of_several_images_the_first_is_read_and_that_is_told(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(ramp("f4"), photometric="minisblack")
+        file.write(np.zeros((3, 4), np.uint8), photometric="minisblack")
+    header = read_header(tmp_path / "a.tif", 5.0)
+    assert header.shape == SHAPE
+    assert any("holds 2 images" in text for text in header.warnings)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_stated_voxel_size_counts_where_zarr_levels_count_voxels(tmp_path, version):
+    path = write_zarr(tmp_path / "a.zarr", version, unit=None)
+    header = read_header(path, 13.0)
+    assert (header.shape, header.voxel_size) == ((8, 8, 8), 13.0)
+    assert (read_volume(path, 13.0).data == 0).all()
+    # Where they state sizes, one nearby is meant, and a little off.
+    sized = write_zarr(tmp_path / "b.zarr", version)
+    near = read_volume(sized, 20.5)
+    assert (near.shape, near.voxel_size) == ((4, 4, 4), 20.5)

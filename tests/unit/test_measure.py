@@ -3,11 +3,12 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from tomocensus.measure import COLUMNS, measure
-from tomocensus.measure.neighbours import _rising
+from tomocensus.measure.neighbours import neighbours
 
 
 def ball(shape, centre, semi_axes):
@@ -61,10 +62,28 @@ def test_neighbours_equal_brute_force():
         assert row.contacts == len(near)
 
 
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.integers(1, 9))
-def test_rising_values_come_as_if_all_were_sorted(values, first):
-    found = list(_rising(np.array(values, float), first))
-    assert found == np.argsort(values, kind="stable").tolist()
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1.0, 3.5, 12.0]))
+@settings(max_examples=40, deadline=None)
+def test_neighbours_are_those_of_all_pairs(seed, contact):
+    rng = np.random.default_rng(seed)
+    side, surfaces = rng.integers(5, 80), []
+    for _ in range(rng.integers(1, 9)):
+        start, way = rng.integers(0, side, 3), rng.normal(size=3)
+        rod = start + np.arange(rng.integers(1, 70))[:, None] * way / np.linalg.norm(way)
+        clump = start + rng.integers(0, 12, (rng.integers(1, 700), 3))
+        surfaces.append(
+            np.unique(np.rint(rod if rng.random() < 0.6 else clump).astype(int), axis=0)
+        )
+    gaps = np.array([[max(0.0, cdist(a, b).min() - 1) for b in surfaces] for a in surfaces])
+    np.fill_diagonal(gaps, np.inf)
+    nearest, distance, contacts = neighbours(surfaces, contact)
+    if len(surfaces) == 1:
+        assert nearest.tolist() == [-1]
+        assert np.isnan(distance).all()
+        return
+    assert distance == pytest.approx(gaps.min(axis=1))
+    assert gaps[np.arange(len(gaps)), nearest] == pytest.approx(gaps.min(axis=1))
+    assert contacts == [np.flatnonzero(row <= contact).tolist() for row in gaps]
 
 
 def test_joins_tables_and_keeps_gaps_in_numbers():

@@ -132,10 +132,13 @@ def test_xz_cut_lies_at_the_middle_of_y():
     assert shown[12 * factor, 20 * factor, 3] == 0
 
 
-@pytest.mark.parametrize(("dtype", "full"), [(np.float32, 1), (np.int8, 100), (np.uint8, 255)])
-def test_scale_of_the_map_is_told_from_its_values(dtype, full):
+@pytest.mark.parametrize(
+    ("dtype", "full"), [(np.float32, 1), (np.uint8, 1), (np.int8, 100), (np.uint8, 255)]
+)
+def test_what_is_certain_in_a_map_is_drawn_so(dtype, full):
     tomogram, _, labels, table = scene()
-    drawn = picture(tomogram, ((labels > 0) * full).astype(dtype), labels, table, slices=1)
+    chance = ((labels > 0) * full).astype(dtype)
+    drawn = picture(tomogram, chance, labels, table, slices=1, certain=full)
     assert rgba(drawn["slices"][0]["probability"])[..., 3].max() == 230
 
 

@@ -1,4 +1,4 @@
-"""Tomograms, groups and classes may have names that look like numbers."""
+"""Tomograms, groups and classes may have names that look like numbers, or like options."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def project(tmp_path_factory):
         folder,
         NAMES,
         polarity=dict.fromkeys(NAMES, "bright"),
-        group={"007": "1", "1e2": "2.50"},
+        group={"007": "-/-", "1e2": "2.50"},
         ground_truth={"007": "data/truth.mrc"},
         ground_truth_classes={"007": "data/classes.csv"},
     )
@@ -55,7 +55,7 @@ def project(tmp_path_factory):
 def test_tables_keep_the_names(project):
     table = read_table(project / "results" / "census.csv")
     assert set(table["tomogram"]) == set(NAMES)
-    assert set(table["group"]) == {"1", "2.50"}
+    assert set(table["group"]) == {"-/-", "2.50"}
     assert set(table["class"]) <= {"01", "02", "unknown"}
     assert {"01", "02"} & set(table["class"])
     stored = pd.read_parquet(project / "results" / "census.parquet")

@@ -27,7 +27,7 @@ rule measure:
     shell:
         "python {params.script:q} --labels {input.labels:q} --clusters {input.clusters:q}"
         " --classes {input.classes:q} --inspected {input.inspected:q}"
-        " --settings {params.settings:q} --group {params.group:q} --instances {output.instances:q}"
+        " --settings {params.settings:q} --group={params.group:q} --instances {output.instances:q}"
         " --record {output.record:q} --log {log:q}"
 
 

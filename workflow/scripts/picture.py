@@ -23,6 +23,8 @@ def main(arguments):
         labels,
         read_table(arguments.instances),
         slices=arguments.slices,
+        # Of another program's map; the segmenter's own is in per cent.
+        certain=facts["probability_scale"] or 100,
     )
     drawn["splits"] = split_pictures(tomogram, labels, read_table(arguments.clusters))
     write_text(arguments.output, json.dumps(drawn, sort_keys=True))

@@ -129,7 +129,8 @@ def cluster(
     Parameters
     ----------
     probability : numpy.ndarray
-        ``(nz, ny, nx)``; floats 0-1, or integers in per cent.
+        ``(nz, ny, nx)``; floats 0-1, or integers in per cent. A mask may be of any type; signed
+        bytes are always per cent, as this program writes them.
     voxel_size : float or sequence of float
         Å, edge of a cubic voxel, or edges (z, y, x). Objects are judged in cubes of the shortest
         edge then (:func:`tomocensus.cluster.pieces.to_cubes`).
@@ -158,11 +159,11 @@ def cluster(
     Raises
     ------
     InputError
-        Where the voxel size is not one or three positive numbers.
+        Where the voxel size is not one or three positive numbers, or the map is not in per cent.
     """
     sizes = _edges(voxel_size)
     parameters = parameters or ClusterParameters()
-    probability = _usual(probability)
+    probability = _mask_or_map(_usual(probability))
     boundary = None if boundary is None else _usual(boundary)
     given = (boundary, mask, parameters, scratch, threads)
     objects, threshold, sharp = _objects(probability, *given)
@@ -412,6 +413,21 @@ def _usual(data: np.ndarray) -> np.ndarray:
     if data.dtype.kind == "f" and data.itemsize not in (4, 8):
         return data.astype(np.float32)
     return data.astype(data.dtype.newbyteorder("="), copy=False)
+
+
+def _mask_or_map(data: np.ndarray) -> np.ndarray:
+    """Return integers of two values, which are a mask whatever these are, as booleans."""
+    if data.dtype.kind not in "iu" or data.dtype == np.int8:
+        return data
+    top = max((int(plane.max(initial=0)) for plane in releasing(data, data)), default=0)
+    if top != 100 and all(_only(np.ascontiguousarray(plane), top) for plane in data):
+        return data != 0
+    if top > 100:
+        raise InputError(
+            f"the map has values up to {top}: integers are taken for per cent. Bring it to 0-1 "
+            "first (tomocensus.cluster.decode_probability)."
+        )
+    return data
 
 
 def _is_binary(data: np.ndarray) -> bool:

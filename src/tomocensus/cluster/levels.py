@@ -168,19 +168,28 @@ def find_candidates(smoothed, mask, smallest=1.0, fill=True, threads=1) -> list[
     found: list[Candidate] = []
     depths: list[np.ndarray] = []
     for index, level in enumerate(LEVELS):
-        # Every level's depths serve several times.
+        # Every level's depths serve several times, and are kept in half of their memory.
         fresh = LEVELS[index + len(depths) : index + TOGETHER]
-        depths += [_depth(mask & (smoothed >= higher)) for higher in fresh]
-        # A bridge that only this level shows is shallow, and the others even the ragged surface.
-        depth = np.zeros_like(smoothed)
-        for one in depths:
-            depth += one / np.float32(len(depths))
-        depth *= mask & (smoothed >= level)
+        depths += [_depth(mask & (smoothed >= higher)).astype(np.float16) for higher in fresh]
         describe = partial(_candidate, level=index, depth=depths[0], smoothed=smoothed, fill=fill)
-        made = _described(unions_of(depth, smallest), describe, mask.size, threads)
+        unions = unions_of(_together(depths, mask & (smoothed >= level)), smallest)
+        made = _described(unions, describe, mask.size, threads)
         found += [one for one in made if one.voxels >= smallest]
         del depths[0]
     return found
+
+
+def _together(depths: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
+    """Return the mean depth of several levels within a mask.
+
+    A bridge that only the lowest one shows is shallow, and the others even the ragged surface.
+    """
+    mean = np.zeros(mask.shape, np.float32)
+    for one in depths:
+        mean += one
+    mean /= np.float32(len(depths))
+    mean *= mask
+    return mean
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:
@@ -201,7 +210,7 @@ class _Unions(Basins):
         self.looked = {}
         for label in self.members:
             self._look(label)
-        self.merge(lambda graph, a, b: True)
+        self.merge(lambda graph, a, b: True, again=False)
 
     def _join(self, a, b):
         """Make `b` part of `a`, and look at the union."""
@@ -239,9 +248,12 @@ def unions_of(depth, smallest=1.0) -> Iterator[tuple[np.ndarray, tuple, float]]:
     if not count:
         return
     graph = _Unions(basins, depth, count, smallest)
+    seen, places = graph.seen, graph.boxes
+    # As large as the volume, and no longer wanted.
+    del graph, depth
     inside = np.zeros(count + 1, bool)
-    for members, neck in graph.seen:
-        boxes = [graph.boxes[member - 1] for member in members]
+    for members, neck in seen:
+        boxes = [places[member - 1] for member in members]
         box = tuple(
             slice(min(side.start for side in sides), max(side.stop for side in sides))
             for sides in zip(*boxes, strict=True)
@@ -271,7 +283,7 @@ def _candidate(union, level, depth, smoothed, fill) -> Candidate:
     own, box, neck = union
     whole = fill_slices(own) if fill else own
     filled = np.count_nonzero(whole) > np.count_nonzero(own)
-    kept = without_bridges(whole, _depth(whole) if filled else depth[box] * own)
+    kept = without_bridges(whole, _depth(whole) if filled else depth[box].astype(np.float32) * own)
     within = ndimage.find_objects(kept.astype(np.uint8))[0]
     kept, own = kept[within], own[within]
     place = tuple(

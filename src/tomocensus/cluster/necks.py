@@ -493,10 +493,14 @@ class Basins:
             shallow = thinner - graph.saddle[a][b][0] < max(ripple, part * thinner)
             return shallow or thinner <= thin or min(graph.voxels[a], graph.voxels[b]) < smallest
 
-        self.merge(rule)
+        # Larger parts are no specks, and less shallow: who may not be merged never may.
+        self.merge(rule, again=False)
 
-    def merge(self, rule):
-        """Merge greedily by a rule, the widest neck first, until no pair may be merged."""
+    def merge(self, rule, again=True):
+        """Merge greedily by a rule, the widest neck first, until no pair may be merged.
+
+        `again`: a part that has grown may suit neighbours that it did not suit before.
+        """
         pairs = ((a, b) for a, others in self.saddle.items() for b in others if a < b)
         heap = [(-self.ratio(a, b), a, b) for a, b in pairs]
         heapq.heapify(heap)
@@ -506,9 +510,12 @@ class Basins:
                 continue
             if not rule(self, a, b):
                 continue
+            theirs, deepest = list(self.saddle[b]), self.peak[a]
             self._join(a, b)
-            # A merged part may suit neighbours that it did not suit before: try them all again.
-            for other in self.saddle[a]:
+            every = again or self.peak[a] != deepest
+            for other in self.saddle[a] if every else theirs:
+                if other == a:
+                    continue
                 low, high = min(a, other), max(a, other)
                 heapq.heappush(heap, (-self.ratio(low, high), low, high))
 

@@ -18,6 +18,8 @@ def read_header(path: Path, voxel_size: float | None = None) -> Header:
     """Read shape, type and, where stated, voxel size; see `tomocensus.io.read_header`."""
     with _opened(path) as (file, series, shape):
         warnings: list[str] = []
+        if len(file.series) > 1 and series is file.series[0]:
+            warnings.append(f"holds {len(file.series)} images; the first, of {shape}, is read")
         header = Header(
             shape=shape,
             dtype=series.dtype.newbyteorder("="),
@@ -48,7 +50,7 @@ def _opened(path: Path) -> Iterator[tuple]:
         with tifffile.TiffFile(path) as file:
             if not file.series:
                 raise InputError(f"{path}: holds no image. Check how it was made.")
-            series = file.series[0]
+            series = _stack(file)
             yield file, series, _shape(path, series)
     except (InputError, MemoryError):
         raise
@@ -56,6 +58,19 @@ def _opened(path: Path) -> Iterator[tuple]:
         raise InputError(
             f"{path}: not a readable TIFF stack ({error}). Write or copy it again."
         ) from error
+
+
+def _stack(file: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    """Return the first image of a file; slices that were written one by one are one stack."""
+    first, *more = file.series
+    if not more:
+        return first
+    alike = all((one.shape, one.dtype) == (first.shape, first.dtype) for one in more)
+    if not alike or any(len(one.pages) > 1 for one in file.series) or len(first.shape) != 2:
+        return first
+    pages = [one.pages[0] for one in file.series]
+    shape = (len(pages), *first.shape)
+    return tifffile.TiffPageSeries(pages, shape=shape, dtype=first.dtype, axes="QYX", parent=file)
 
 
 def _shape(path: Path, series: tifffile.TiffPageSeries) -> tuple[int, int, int]:

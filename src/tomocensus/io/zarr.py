@@ -13,6 +13,8 @@ from tomocensus.io.header import ANGSTROM, Header, override, usable_voxel_size
 from tomocensus.volume import release_pages
 
 _CHUNK = 128
+# Largest difference (logarithm) of a level's voxel size to one that is asked for and means it.
+SAME = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,14 @@ def read_header(path: Path, voxel_size: float | None = None) -> Header:
         format="zarr",
         warnings=warnings,
     )
-    if len(levels) == 1 or header.voxel_size is None:
+    if voxel_size is None or len(levels) == 1 or not _known(levels):
         return override(header, voxel_size)
-    if voxel_size is not None and abs(header.voxel_size - voxel_size) > 0.01 * voxel_size:
-        warnings.append(
-            f"no level has the asked voxel size {voxel_size:g} Å; the nearest, "
-            f"{header.voxel_size:g} Å, is used"
-        )
+    if abs(np.log(header.voxel_size / voxel_size)) < SAME:
+        return override(header, voxel_size)
+    warnings.append(
+        f"no level has the asked voxel size {voxel_size:g} Å; the nearest, "
+        f"{header.voxel_size:g} Å, is used"
+    )
     return header
 
 
@@ -149,9 +152,20 @@ def _level(array: zarr.Array, transformations: list[dict], factors: list[float])
     return _Level(array, tuple(sizes[::-1]) if scaled else (None, None, None), place)
 
 
+def _known(levels: list[_Level]) -> list[_Level]:
+    """Return the levels that state a voxel size; none where the first is said to have 1 Å."""
+    if levels[0].sizes[0] == 1:
+        return []
+    return [level for level in levels if level.sizes[0]]
+
+
 def _choose(levels: list[_Level], voxel_size: float | None) -> _Level:
-    """Return the level nearest to a voxel size by ratio; the first where none is asked."""
-    known = [level for level in levels if level.sizes[0]]
+    """Return the level nearest to a voxel size by ratio; the first where none is asked.
+
+    The first as well where the levels' sizes count voxels only: the asked size is that of the whole
+    image then.
+    """
+    known = _known(levels)
     if voxel_size is None or not known:
         return levels[0]
     return min(known, key=lambda level: abs(np.log(level.sizes[0] / voxel_size)))

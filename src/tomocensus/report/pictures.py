@@ -25,6 +25,7 @@ def picture(
     labels: np.ndarray,
     instances: pd.DataFrame,
     slices: int = 15,
+    certain: float = 100.0,
 ) -> dict:
     """Draw slices of a tomogram and what was found in them.
 
@@ -33,13 +34,15 @@ def picture(
     tomogram : Volume
         Shape ``(nz, ny, nx)``; may be memory-mapped, only the drawn sections are read.
     probability : numpy.ndarray or None
-        Same shape; per cent (0-100), or 0-1 or 0-255 as its values tell.
+        Same shape, 0 to `certain`.
     labels : numpy.ndarray
         Same shape, 0 is background.
     instances : pandas.DataFrame
         Columns ``instance`` and ``class``; either may be missing.
     slices : int
         Number of sections, spread evenly over the z range that holds instances.
+    certain : float
+        The probability of what is surely an object.
 
     Returns
     -------
@@ -63,13 +66,12 @@ def picture(
     classes, lookup = _class_index(instances)
     levels = choose_slices(labels, slices)
     middle = shape[1] // 2
-    scale = 1.0 if probability is None else _full_scale(probability, levels)
     limits = _contrast(tomogram.data, levels)
 
     def draw(axis, index):
         take = (slice(None),) * axis + (index,)
         near = (slice(None),) * axis + (slice(max(index - 1, 0), index + 2),)
-        chance = None if probability is None else np.asarray(probability[take]) / scale
+        chance = None if probability is None else np.asarray(probability[take]) / certain
         density = np.asarray(tomogram.data[near], dtype=np.float32).mean(axis=axis)
         return _images(density, limits, chance, np.asarray(labels[take]), lookup, classes)
 
@@ -101,14 +103,6 @@ def _class_index(instances: pd.DataFrame) -> tuple[list[str], dict[int, int]]:
     place = {name: i for i, name in enumerate(names)}
     pairs = zip(instances["instance"], named, strict=True)
     return names, {int(number): place[name] for number, name in pairs if name in place}
-
-
-def _full_scale(probability: np.ndarray, levels: list[int]) -> float:
-    """Return what certain means in a map, told from the sections drawn."""
-    highest = max(float(np.max(probability[z])) for z in levels)
-    if probability.dtype.kind in "fb":
-        return 1.0 if highest <= 1 else 100.0 if highest <= 100 else 255.0
-    return 100.0 if highest <= 100 else 255.0
 
 
 def _contrast(data: np.ndarray, levels: list[int]) -> tuple[float, float]:
