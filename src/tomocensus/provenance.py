@@ -94,12 +94,12 @@ class Fingerprints:
             A file, or a folder (OME-Zarr; never remembered).
         sampled : bool
             For volumes that programs write whole: above 4 MiB hash blocks of the file, see
-            `fingerprint`, and the time of its last change for what blocks cannot tell. Otherwise
-            every byte counts.
+            `fingerprint`, and the time of its last change for what blocks cannot tell; of a folder
+            names, sizes, small files and the times of the large ones. Otherwise every byte counts.
         """
         status = _status(path)
         if status is None:
-            return fingerprint(path)
+            return _of_folder(path, sampled) if os.path.isdir(path) else fingerprint(path)
         key = f"{os.path.abspath(path)}:{int(sampled)}"
         if self.known.get(key, [None])[0] != status:
             self.known[key] = [status, self._hash(path, sampled)]
@@ -128,6 +128,24 @@ class Fingerprints:
             return f"{fingerprint(path)}:{os.stat(path).st_mtime_ns}"
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
+def _of_folder(path: str | os.PathLike, sampled: bool) -> str:
+    """Return the hash of a folder as of :meth:`Fingerprints.of`.
+
+    Chunks that are not compressed keep their size whatever they hold.
+    """
+    digest = hashlib.sha256()
+    for part in sorted(Path(path).rglob("*")):
+        if not part.is_file():
+            continue
+        status = part.stat()
+        digest.update(f"{part.relative_to(path)}:{status.st_size}".encode())
+        if status.st_size < _BLOCK or not sampled:
+            digest.update(part.read_bytes())
+        else:
+            digest.update(str(status.st_mtime_ns).encode())
+    return digest.hexdigest()[:32]
 
 
 def _status(path: str | os.PathLike) -> list[int] | None:

@@ -7,6 +7,7 @@ import difflib
 import json
 import math
 import os
+import re
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -30,6 +31,8 @@ FILE_COLUMNS = (
     "ground_truth_classes",
 )
 """Columns of the sample sheet that name a file."""
+# A number that YAML 1.1 takes for text.
+_POWER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def load_config(config: dict, where: str = "configuration") -> dict:
         else value
         for key, value in (config or {}).items()
     }
+    config = _with_numbers(config, schema)
     faults = [
         text
         for error in _validator("config").iter_errors(config)
@@ -126,6 +130,26 @@ def load_config(config: dict, where: str = "configuration") -> dict:
     if faults:
         raise InputError("\n".join(f"{where}: {text}" for text in faults))
     return _with_defaults(config, schema)
+
+
+def _with_numbers(value, schema: dict):
+    """Return a part of a configuration with its numbers as numbers.
+
+    ``5.2e8`` and ``3e5`` are texts in YAML 1.1, and 10.0 is no whole number. What is not finite is
+    left as text, which the schema refuses.
+    """
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        return {key: _with_numbers(part, known.get(key, {})) for key, part in value.items()}
+    kinds = {one.get("type") for one in (schema, *schema.get("anyOf", []))}
+    if isinstance(value, str) and kinds & {"number", "integer"} and _POWER.fullmatch(value):
+        value = float(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)
+        if "integer" in kinds and value.is_integer():
+            return int(value)
+    return value
 
 
 def find_config(folder: str | os.PathLike) -> Path | None:

@@ -89,6 +89,27 @@ def angstrom_to_voxel(
     return (np.asarray(points, dtype=float) - np.asarray(offset)) / voxel_size
 
 
+def padding_value(values: np.ndarray) -> float | None:
+    """Return the one value that a volume is padded with, None where there is none.
+
+    More than 1 % of all have it. Whole numbers repeat in any case: there it is the least or the
+    greatest, or has five times as many voxels as the values next to it.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Finite voxels, of the volume's type: a few hundred thousand tell.
+    """
+    unique, counts = np.unique(values, return_counts=True)
+    if len(unique) < 2:
+        return None
+    top = int(counts.argmax())
+    padded = counts[top] > 0.01 * values.size
+    if np.issubdtype(values.dtype, np.integer) and top not in (0, len(unique) - 1):
+        padded &= counts[top] > 5 * max(counts[top - 1], counts[top + 1])
+    return float(unique[top]) if padded else None
+
+
 def certain_value(largest: float) -> int | None:
     """Return which value means certainty in a map of probabilities, by its largest value.
 

@@ -34,6 +34,7 @@ from tomocensus.classify.head import (
 )
 from tomocensus.classify.review import rank_for_review
 from tomocensus.classify.views import (
+    CLOSE,
     LOOKS,
     SIDE,
     WHOLE,
@@ -257,7 +258,7 @@ def test_small_objects_get_one_close_look_and_long_ones_several_on_their_surface
 def test_polarity_turns_the_sign_so_that_matter_is_positive(rng):
     data = rng.normal(100, 5, size=(24, 24, 24)).astype(np.float32)
     for polarity, sign in (("bright", 1), ("dark", -1)):
-        centre, spread = normalise(Volume(sign * data, 10.0), polarity)
+        centre, spread, _ = normalise(Volume(sign * data, 10.0), polarity)
         np.testing.assert_allclose((sign * data - centre) / spread, (data - 100) / 5, atol=0.5)
 
 
@@ -821,3 +822,30 @@ def test_objects_named_in_either_unit_are_found(tmp_path, unit):
     found, problems = look_up_examples(examples, {"t": labels}, {"t": facts})
     assert found["instance"].tolist() == [7]
     assert len(problems) == 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_padding_does_not_change_what_is_seen_of_objects(dtype):
+    rng = np.random.default_rng(0)
+    data = rng.normal(1280, 100, (48, 64, 64))
+    labels = np.zeros(data.shape, np.int32)
+    labels[18:30, 26:38, 26:38] = 1
+    data[labels == 1] -= 100
+    data = data.round().astype(dtype)
+    padded = data.copy()
+    padded[:, :, :20] = 0
+    one, two = (next(iter(views(Volume(some, 10.0), labels, "dark"))) for some in (data, padded))
+    np.testing.assert_allclose(two.features, one.features, atol=0.05)
+    np.testing.assert_allclose(two.crops[2][..., 12:], one.crops[2][..., 12:], atol=0.1)
+    # Padding is as the surroundings of the volume are.
+    assert (two.crops[2][0, ..., :3] == 0).all()
+
+
+def test_thin_objects_in_large_boxes_are_described():
+    labels = np.zeros((100, 400, 400), np.int32)
+    labels[1, 0:399, 1] = labels[1, 1, 0:399] = labels[1:100, 1, 399] = 1
+    noise = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
+    (view,) = views(Volume(noise, 14.0), labels, "dark")
+    assert np.isfinite(view.features).all()
+    assert np.isfinite(view.crops).all()
+    assert (view.kinds == CLOSE).any()

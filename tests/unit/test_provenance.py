@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import zarr
 
 from tomocensus import provenance
 from tomocensus.provenance import (
@@ -147,3 +148,14 @@ def test_remembered_fingerprints_notice_every_change_and_no_touch(tmp_path):
     assert of(True) != sampled
     store.write_text("broken")
     assert of(False) != whole
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_other_voxels_in_chunks_of_a_folder_are_noticed(tmp_path, sampled):
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(32, 40, 40), dtype="i2", compressors=None)
+    array[:] = 0
+    known = Fingerprints(tmp_path / "store.json")
+    before = known.of(tmp_path / "a.zarr", sampled)
+    assert known.of(tmp_path / "a.zarr", sampled) == before
+    array[16, :20] = 1
+    assert known.of(tmp_path / "a.zarr", sampled) != before

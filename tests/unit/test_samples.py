@@ -231,3 +231,21 @@ def test_annotation_faults(tmp_path):
     write_mrc(path, Volume(np.full((2, 3, 4), 3e9, np.float32), 10.0))
     with pytest.raises(InputError, match="holds 3000000000"):
         read_annotation(path, (2, 3, 4))
+
+
+def test_numbers_with_exponents_and_whole_numbers_with_a_point_are_numbers():
+    told = yaml.safe_load(
+        "cluster: {minimum_volume: 5.2e8, threshold: 4e-1}\nreport: {tomograms: 10.0, title: 1e5}"
+    )
+    config = load_config(told)
+    assert config["cluster"]["minimum_volume"] == 5.2e8
+    assert config["cluster"]["threshold"] == 0.4
+    assert config["report"] | {"slices": 15} == {"tomograms": 10, "title": "1e5", "slices": 15}
+    assert isinstance(config["report"]["tomograms"], int)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "1e999", "many"])
+def test_what_is_no_finite_number_is_refused(value):
+    told = yaml.safe_load(f"cluster: {{minimum_volume: {value}}}")
+    with pytest.raises(InputError, match="minimum_volume"):
+        load_config(told)

@@ -665,3 +665,40 @@ def test_an_engine_that_is_not_there_is_an_error_with_a_remedy(monkeypatch):
         predict(tomogram, untrained()[0], engine="openvino")
     with pytest.raises(InputError, match="unknown"):
         predict(tomogram, untrained()[0], engine="steam")
+
+
+@pytest.mark.parametrize("factor", [2, 4, 2.4])
+def test_annotation_on_a_coarser_grid_is_not_shifted(factor):
+    rng = np.random.default_rng(0)
+    y, x = np.indices((240, 240))
+    shifts = []
+    for _ in range(40):
+        centre, radius = rng.uniform(60, 180, 2), rng.uniform(15, 50)
+        disc = (np.hypot(y - centre[0], x - centre[1]) <= radius).astype(np.int32)
+        size = round(240 / factor)
+        coarse = scale_annotation(disc[None], (1, size, size))[0]
+        middle = (np.argwhere(coarse > 0).mean(axis=0) + 0.5) * 240 / size - 0.5
+        shifts.append(middle - np.argwhere(disc).mean(axis=0))
+    assert np.abs(np.mean(shifts, axis=0)).max() < 0.15
+
+
+def test_thin_annotation_stays_at_half_the_size():
+    for column in range(50, 60):
+        drawn = np.full((1, 120, 120), -1, np.int32)
+        drawn[:, 20:100, 20:100] = 0
+        drawn[:, 20:100, column] = 7
+        coarse = scale_annotation(drawn, (1, 60, 60))[0]
+        assert (coarse[10:50] == 7).any(axis=1).all()
+        assert set(np.unique(coarse)) == {-1, 0, 7}
+        assert (coarse[10:50, 10:50] >= 0).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.16, 0.4, 0.78])
+def test_padding_with_a_middle_value_does_not_change_contrast(share):
+    noise = np.random.default_rng(0).normal(0, 1000, (32, 64, 64))
+    for dtype in (np.int16, np.float32):
+        data = noise.round().astype(dtype)
+        data[:, :, : round(64 * share)] = 0
+        median, scale = robust_contrast(data)
+        assert abs(median) < 20
+        assert scale == pytest.approx(1000, rel=0.02)

@@ -50,6 +50,16 @@ def test_slices_without_objects_are_found_and_are_background():
         assert one.image.shape == annotated[0].image.shape
 
 
+def test_annotated_slices_are_not_empty_whatever_the_base_sees():
+    # Two small objects that the base does not see, in slices beside full ones.
+    pair, _ = lamella(filled=range(10, 14), annotated=(12, 30))
+    pair.annotation[30] = 0
+    pair.annotation[30, 20:40, 20:40] = 1
+    _, found = found_in(pair)
+    assert found
+    assert all(abs(one.z - z) > 1 for one in found for z in (12, 30))
+
+
 def test_slices_as_full_as_the_annotated_ones_are_left_alone():
     assert found_in(lamella(filled=range(40))[0])[1] == []
     # Half as full is not far emptier than that where the base sees no more in either.

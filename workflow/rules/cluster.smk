@@ -29,7 +29,14 @@ rule cluster:
     params:
         script=script("cluster"),
         files=options("maps", "boundary", "given", "mask"),
-        settings=section("cluster", "predict_outlines"),
+        # Given labels are taken as they are.
+        settings=known(
+            lambda wildcards: (
+                "{}"
+                if sample_of(wildcards).labels
+                else section("cluster", "predict_outlines")
+            )
+        ),
         content=contents("probability", "boundary", "labels", "mask"),
         code=code("cluster"),
     shell:

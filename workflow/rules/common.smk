@@ -22,7 +22,7 @@ from snakemake.exceptions import WorkflowError
 
 from tomocensus.errors import InputError
 from tomocensus.io import read_header
-from tomocensus.models import file_sha256, read_card
+from tomocensus.models import WEIGHTS, file_sha256, read_card
 from tomocensus.provenance import Fingerprints, code_hash
 from tomocensus.queue import (
     OUTAGE,
@@ -124,7 +124,7 @@ CONTENT.look_at(
 
 
 def content(path, sampled=False):
-    """Hash of what a file holds: a file replaced by an older one is noticed, a touch is not."""
+    """Hash of what a file holds: one replaced by an older one is noticed; see `Fingerprints`."""
     return CONTENT.of(path, sampled)
 
 
@@ -245,7 +245,11 @@ def hashes_of_model(kind):
         read_card(folder, kind)
     except InputError as error:
         raise WorkflowError(str(error))
-    return [file_sha256(folder / name) for name in ("model.safetensors", "model.json")]
+    if not (folder / WEIGHTS).is_file():
+        raise WorkflowError(
+            f"{folder / WEIGHTS}: no such file. A model is model.json and its weights: copy both."
+        )
+    return [file_sha256(folder / name) for name in (WEIGHTS, "model.json")]
 
 
 def heads():

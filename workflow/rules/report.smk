@@ -92,10 +92,11 @@ rule report:
         model_hashes=lambda wildcards: [
             hashes_of_model(kind) for kind in report_models()
         ],
-        title=config["report"]["title"],
-        settings=json.dumps(config, sort_keys=True),
+        # Functions, for braces in a title are no wildcards.
+        title=lambda wildcards: config["report"]["title"],
+        settings=lambda wildcards: json.dumps(config, sort_keys=True),
         code=code("report"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --models {params.models:q}"
-        " --title {params.title:q} --settings {params.settings:q} --output {output:q}"
+        " --title={params.title:q} --settings {params.settings:q} --output {output:q}"
         " --log {log:q}"

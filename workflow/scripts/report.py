@@ -16,11 +16,13 @@ STAGES = ("segment", "cluster", "embed", "classify", "measure")
 PACKAGES = ("tomocensus", "snakemake", "torch", "numpy", "scipy", "scikit-image", "mrcfile")
 
 
-def records(names):
+def records(samples):
     """Read the stages' records of every tomogram."""
     found = {}
-    for name in names:
-        paths = {stage: Path("results", name, f"{stage}.json") for stage in STAGES}
+    for name in sorted(samples):
+        # What the segmenter said before labels were given is no part of this.
+        stages = [stage for stage in STAGES if stage != "segment" or not samples[name].labels]
+        paths = {stage: Path("results", name, f"{stage}.json") for stage in stages}
         found[name] = {stage: read_json(path) for stage, path in paths.items() if path.is_file()}
     return found
 
@@ -39,7 +41,7 @@ def main(arguments):
     samples, settings = read_samples(arguments.sheet), json.loads(arguments.settings)
     names, pictured = sorted(samples), sorted(list(samples)[: settings["report"]["tomograms"]])
     instances = read_table("results/census.csv")
-    told = records(names)
+    told = records(samples)
     evaluation = read_table("results/evaluation.csv")
     html = build_report(
         pictures={name: read_json(f"results/{name}/pictures.json") for name in pictured},

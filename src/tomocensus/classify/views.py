@@ -12,7 +12,7 @@ from scipy import ndimage
 from tomocensus.classify.features import DEPTHS, shape_and_density
 from tomocensus.parallel import ahead, each
 from tomocensus.progress import progress
-from tomocensus.volume import Volume
+from tomocensus.volume import Volume, padding_value
 
 SIDE = 24
 # Kinds of view: the whole object at its own scale, its surroundings, and close looks.
@@ -26,6 +26,8 @@ _SURFACE_POINTS = 2000
 # Views that are made ahead: enough for the time that the network takes for a batch.
 _AHEAD = 48
 _FEATURE_VOXELS = 1_000_000
+# Voxels that tell whether a tomogram is padded.
+_FEW = 500_000
 # Normalised densities lie within this.
 LIMIT = 6.0
 
@@ -52,13 +54,24 @@ class View:
     features: np.ndarray
 
 
-def normalise(tomogram: Volume, polarity: str) -> tuple[float, float]:
-    """Return centre and (signed) spread: ``(voxel - centre) / spread`` has protein positive."""
+def normalise(tomogram: Volume, polarity: str) -> tuple[float, float, float]:
+    """Return centre, (signed) spread and what the volume is padded with, NaN where with nothing.
+
+    ``(voxel - centre) / spread`` has protein positive. Padding has no part in either
+    (:func:`tomocensus.volume.padding_value`).
+    """
     step = max(1, tomogram.shape[0] // 24)
-    sample = np.asarray(tomogram.data[::step], dtype=np.float32)
-    low, centre, high = np.percentile(sample[np.isfinite(sample)], [2, 50, 98])
+    sample = np.asarray(tomogram.data[::step])
+    few = max(1, round((sample.size / _FEW) ** 0.5))
+    some = sample[:, ::few, ::few]
+    padding = padding_value(some[np.isfinite(some)])
+    counts = np.isfinite(sample)
+    if padding is not None:
+        counts &= sample != padding
+    low, centre, high = np.percentile(sample[counts].astype(np.float32), [2, 50, 98])
     spread = max(float(high - low) / 4, 1e-9)
-    return float(centre), spread if polarity == "bright" else -spread
+    spread = spread if polarity == "bright" else -spread
+    return float(centre), spread, np.nan if padding is None else padding
 
 
 class Pyramid:
@@ -80,7 +93,7 @@ class Pyramid:
     def __init__(self, tomogram: Volume, polarity: str, threads: int = 1):
         self.threads = threads
         self.data, self.voxel_size = tomogram.data, tomogram.voxel_size
-        self.centre, self.spread = normalise(tomogram, polarity)
+        self.centre, self.spread, self.padding = normalise(tomogram, polarity)
         self.levels: list[np.ndarray] = []
         level: np.ndarray | None = None
         while min(tomogram.shape) >> len(self.levels) >= 8 and len(self.levels) < 5:
@@ -95,8 +108,8 @@ class Pyramid:
 
         def fill(z: int) -> None:
             pair = (self.data if finest else level)[2 * z : 2 * z + 2]
-            centre, spread = (self.centre, self.spread) if finest else (0.0, 1.0)
-            out[z] = _halved(np.ascontiguousarray(pair, np.float32), centre, spread)
+            own = (self.centre, self.spread, self.padding) if finest else (0.0, 1.0, np.nan)
+            out[z] = _halved(np.ascontiguousarray(pair, np.float32), *own)
 
         each(fill, range(len(out)), self.threads)
         return out
@@ -104,6 +117,7 @@ class Pyramid:
     def box(self, *box: slice) -> np.ndarray:
         """Return normalised float32 voxels of a box of the finest level."""
         raw = np.nan_to_num(np.asarray(self.data[box], np.float32), nan=self.centre)
+        raw[raw == self.padding] = self.centre
         return np.clip((raw - self.centre) / self.spread, -LIMIT, LIMIT)
 
     def sample(self, axes: list[np.ndarray], step: float) -> np.ndarray:
@@ -137,7 +151,7 @@ class Pyramid:
 
 
 @numba.njit(cache=True, nogil=True)
-def _halved(pair, centre, spread):
+def _halved(pair, centre, spread, padding):
     """Return the means of 2x2x2 voxels of two slices, normalised: odd rows at the end are left."""
     _, ny, nx = pair.shape
     out = np.zeros((ny // 2, nx // 2), np.float32)
@@ -145,8 +159,8 @@ def _halved(pair, centre, spread):
         for y in range(ny // 2 * 2):
             for x in range(nx // 2 * 2):
                 value = (pair[z, y, x] - centre) / spread
-                # No number counts as the centre.
-                if value == value:
+                # No number counts as the centre, and so does padding.
+                if value == value and pair[z, y, x] != padding:
                     out[y // 2, x // 2] += min(max(value, -LIMIT), LIMIT) / 8
     return out
 
@@ -240,7 +254,12 @@ def _view(pyramid: Pyramid, labels: np.ndarray, number: int, box: tuple[slice, .
     ]
     thin = 1 + int(np.prod(stop - start) // _FEATURE_VOXELS) if extent > 100 else 1
     stride = max(1, round(thin ** (1 / 3)))
-    places = looks(labels[box][(slice(None, None, stride),) * 3] == number, size * stride)
+    thinned = labels[box][(slice(None, None, stride),) * 3] == number
+    while not thinned.any():
+        # Thinner than the stride, and between the voxels seen.
+        stride -= 1
+        thinned = labels[box][(slice(None, None, stride),) * 3] == number
+    places = looks(thinned, size * stride)
     for place in places * stride + start:
         crops.append(crop(pyramid, labels, number, place, CLOSE_STEP / size))
     return View(
@@ -260,4 +279,6 @@ def _features(pyramid, labels, number, box, stride) -> np.ndarray:
         wide.append(slice(start, stop, stride))
     density, near = pyramid.box(*wide), labels[tuple(wide)]
     mask = near == number
+    if not mask.any():
+        return _features(pyramid, labels, number, box, stride - 1)
     return shape_and_density(mask, density, pyramid.voxel_size * stride, (near > 0) & ~mask)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.errors import InputError
-from tomocensus.volume import Volume, release_pages
+from tomocensus.volume import Volume, padding_value, release_pages
 
 CLIP = 5.0
 SAME_SCALE = 0.10
@@ -20,8 +20,8 @@ SAME_SCALE = 0.10
 def robust_contrast(data: np.ndarray, sample: int = 2_000_000) -> tuple[float, float]:
     """Return the median and half the 16-84 % range of a volume (the standard deviation of noise).
 
-    Gold beads and dark edges hold few voxels and do not move these. Padding with one value (more
-    than 1 % of a float volume, or at the end of an integer range) is left out.
+    Gold beads and dark edges hold few voxels and do not move these. Padding with one value is left
+    out (:func:`tomocensus.volume.padding_value`).
 
     Parameters
     ----------
@@ -31,18 +31,16 @@ def robust_contrast(data: np.ndarray, sample: int = 2_000_000) -> tuple[float, f
         About how many voxels are looked at, on a regular grid.
     """
     step = max(1, round((data.size / sample) ** (1 / 3)))
-    values = np.asarray(data[step // 2 :: step, ::step, ::step], dtype=np.float32).ravel()
+    values = np.asarray(data[step // 2 :: step, ::step, ::step]).ravel()
     if values.size == 0:
-        values = np.asarray(data[:, ::step, ::step], dtype=np.float32).ravel()
+        values = np.asarray(data[:, ::step, ::step]).ravel()
     values = values[np.isfinite(values)]
     if values.size == 0:
         raise InputError("the tomogram holds no finite value. Reconstruct it again.")
-    unique, counts = np.unique(values, return_counts=True)
-    top = int(counts.argmax())
-    padding = counts[top] > 0.01 * values.size and len(unique) > 1
-    integer = np.issubdtype(data.dtype, np.integer)
-    if padding and (not integer or top in (0, len(unique) - 1)):
-        values = values[values != unique[top]]
+    padding = padding_value(values)
+    if padding is not None:
+        values = values[values != padding]
+    values = values.astype(np.float32)
     low, median, high = np.percentile(values, [16, 50, 84])
     scale = (high - low) / 2
     if scale <= 0:
@@ -72,7 +70,7 @@ def mirrored(at: np.ndarray, length: int) -> np.ndarray:
 def resize_slice(image: np.ndarray, shape: tuple[int, int], order: int = 1) -> np.ndarray:
     """Resize ``(ny, nx)`` so that the outer edges of both grids agree (no shift of content).
 
-    Shrinking smooths first (order 1), so that noise does not alias.
+    Shrinking smooths first (order 1), so that noise does not alias. Order 0 is for labels.
     """
     if image.shape == tuple(shape):
         return image
@@ -84,8 +82,13 @@ def resize_slice(image: np.ndarray, shape: tuple[int, int], order: int = 1) -> n
         for old, new, r in zip(image.shape, shape, ratio, strict=True)
     ]
     if order == 0:
-        y, x = (np.floor(axis + 0.5).astype(int) for axis in axes)
-        return image[np.ix_(y, x)]
+        # The middle between two voxels is that of both: the greater label counts there, so neither
+        # side is preferred, and thin objects stay.
+        ends = [
+            [rounded.astype(int) for rounded in (np.ceil(axis - 0.5), np.floor(axis + 0.5))]
+            for axis in axes
+        ]
+        return np.maximum.reduce([image[np.ix_(y, x)] for y in ends[0] for x in ends[1]])
     rows = _blend(image, axes[0])
     return np.ascontiguousarray(_blend(rows.T, axes[1]).T)
 

@@ -49,9 +49,14 @@ def empty_slices(
         return []
     usual = np.mean([expit(logits(t.image))[0].mean() for t in annotated])
     source = Slices(pair.tomogram, voxel_size, pair.polarity, cache=64)
+    thickness = annotated[0].image.shape[0]
+    told = np.array([t.z for t in annotated])
     found = []
     for z in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).round().astype(int)):
-        image = source.slab(int(z), annotated[0].image.shape[0])
+        # What lies in a slab around an annotated slice the user has told better.
+        if np.abs(told - z).min() <= thickness // 2:
+            continue
+        image = source.slab(int(z), thickness)
         chances = expit(logits(image))
         if chances[0].mean() < EMPTIER * usual:
             target = np.full(chances.shape, IGNORE, np.uint8)

@@ -61,6 +61,7 @@ def simulate_from_labels(
     data = np.asarray(labels.data)
     if data.ndim != 3 or data.dtype.kind not in "iub" or not data.any():
         raise ValueError("labels must be a 3D volume of integers that are not all 0")
+    data = data.astype(np.uint8) if data.dtype == bool else data
     chosen, rng, aside = choose(seed, data.shape, labels.voxel_size, "cell", overrides)
     chosen["abundance"] = {kind: (around or AROUND).get(kind, 0.0) for kind in KINDS}
     numbers = [int(number) for number in np.unique(data) if number]
