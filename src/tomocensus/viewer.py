@@ -54,7 +54,9 @@ class Review:
         if sample.probability:
             shown = Path(sample.probability)
             self.certain = read_json(folder / "input.json")["probability_scale"]
-        self.probability = read_volume(shown).data if shown.is_file() else None
+        # A map from before labels were given says nothing of these.
+        drawn = shown.is_file() and not sample.labels
+        self.probability = read_volume(shown).data if drawn else None
         self.table = read_table(folder / "instances.csv")
         self.name = ""
 

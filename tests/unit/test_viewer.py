@@ -57,6 +57,12 @@ def test_examples_in_angstrom_get_angstrom_by_the_voxel_size_of_the_sheet(projec
     assert named["instance"].tolist() == [2]
 
 
+def test_no_map_is_shown_where_labels_were_given(project):
+    sheet = "tomogram\tpath\tlabels\na\ta.mrc\tresults/a/labels.mrc\n"
+    (project / "config" / "tomograms.tsv").write_text(sheet)
+    assert Review(project, "a").probability is None
+
+
 def test_a_given_map_is_what_is_shown(project):
     given = np.full((8, 20, 30), 200, np.uint8)
     write_mrc(project / "given.mrc", Volume(given, 10.0))
