@@ -157,7 +157,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--base", default="models/base-segmenter")
     options.add_argument("--tomograms", type=int, default=6)
-    options.add_argument("--steps", type=int, default=300, help="of fine-tuning; 0: none")
+    options.add_argument("--steps", type=int, default=1000, help="of fine-tuning; 0: none")
     options.add_argument("--output", default="benchmarks/end_to_end.md")
     arguments = options.parse_args()
     base = load_model(arguments.base, "segmenter")
