@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -45,12 +45,7 @@ def fingerprint(path: str | os.PathLike) -> str:
     path = Path(path)
     digest = hashlib.sha256()
     if path.is_dir():
-        for part in sorted(path.rglob("*")):
-            if part.is_file():
-                digest.update(f"{part.relative_to(path)}:{part.stat().st_size}".encode())
-                if part.stat().st_size < _BLOCK:
-                    digest.update(part.read_bytes())
-        return digest.hexdigest()[:32]
+        return _of_folder(path, lambda part: b"")
     if not path.is_file():
         return "missing"
     size = path.stat().st_size
@@ -99,7 +94,10 @@ class Fingerprints:
         """
         status = _status(path)
         if status is None:
-            return _of_folder(path, sampled) if os.path.isdir(path) else fingerprint(path)
+            if not os.path.isdir(path):
+                return fingerprint(path)
+            # Chunks that are not compressed keep their size whatever they hold.
+            return _of_folder(path, _last_change if sampled else Path.read_bytes)
         key = f"{os.path.abspath(path)}:{int(sampled)}"
         if self.known.get(key, [None])[0] != status:
             self.known[key] = [status, self._hash(path, sampled)]
@@ -130,22 +128,20 @@ class Fingerprints:
             return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
 
 
-def _of_folder(path: str | os.PathLike, sampled: bool) -> str:
-    """Return the hash of a folder as of :meth:`Fingerprints.of`.
-
-    Chunks that are not compressed keep their size whatever they hold.
-    """
+def _of_folder(path: str | os.PathLike, large: Callable[[Path], bytes]) -> str:
+    """Return a hash of names, sizes and content; of large files, of what `large` says of them."""
     digest = hashlib.sha256()
     for part in sorted(Path(path).rglob("*")):
-        if not part.is_file():
-            continue
-        status = part.stat()
-        digest.update(f"{part.relative_to(path)}:{status.st_size}".encode())
-        if status.st_size < _BLOCK or not sampled:
-            digest.update(part.read_bytes())
-        else:
-            digest.update(str(status.st_mtime_ns).encode())
+        if part.is_file():
+            size = part.stat().st_size
+            digest.update(f"{part.relative_to(path)}:{size}".encode())
+            digest.update(part.read_bytes() if size < _BLOCK else large(part))
     return digest.hexdigest()[:32]
+
+
+def _last_change(path: Path) -> bytes:
+    """Return the time of a file's last change."""
+    return str(path.stat().st_mtime_ns).encode()
 
 
 def _status(path: str | os.PathLike) -> list[int] | None:

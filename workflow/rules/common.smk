@@ -344,8 +344,8 @@ def section(name, *without):
 
 
 def with_column(column):
-    """Names of the tomograms whose row fills a column."""
-    return [name for name, sample in SAMPLES.items() if getattr(sample, column)]
+    """Names of the tomograms whose row fills a column; the order of rows does not matter."""
+    return sorted(name for name, sample in SAMPLES.items() if getattr(sample, column))
 
 
 def check_before_start():

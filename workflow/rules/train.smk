@@ -28,8 +28,7 @@ rule train_segmenter:
         settings=section("train_segmenter", "base"),
         content=[
             content(getattr(SAMPLES[name], column), column in SAMPLED_COLUMNS)
-            # The order of rows does not matter.
-            for name in sorted(with_column("annotation"))
+            for name in with_column("annotation")
             for column in ("path", "annotation")
         ],
         base_hash=lambda wildcards: base_hash(),
