@@ -189,3 +189,18 @@ def test_what_lies_inside_another_object_stays_apart_beside_a_gap_of_the_map():
     inner = np.bincount(labels[from_inner < 6]).argmax()
     found, wanted = labels == inner, (from_inner < 7) & (probability > 0)
     assert np.count_nonzero(found & wanted) > 0.6 * np.count_nonzero(found | wanted)
+
+
+@pytest.mark.parametrize("radius", [5, 7, 10])
+def test_what_lies_inside_another_object_reaches_to_the_middle_of_its_outline(radius):
+    """However small it is: of a small one nearly all is outline, as of a thin wall."""
+    z, y, x = np.indices((48, 48, 48)) - 23.5
+    away, from_inner = np.sqrt(z**2 + y**2 + x**2), np.sqrt(z**2 + y**2 + (x - 4) ** 2)
+    truth = np.where(from_inner < radius, 2, away < 21).astype(np.int32)
+    edges = np.stack([outline(plane) for plane in truth]).astype(np.float32)
+    edges = ndimage.gaussian_filter(0.8 * edges, (0, 0.8, 0.8))
+    labels = cluster((truth > 0).astype(np.float32), 16.0, boundary=edges).labels
+    assert labels.max() == 2
+    found, wanted = labels == labels[23, 23, 27], truth == 2
+    assert np.count_nonzero(found & wanted) > 0.85 * np.count_nonzero(found | wanted)
+    assert np.array_equal(labels > 0, truth > 0)

@@ -19,6 +19,9 @@ APART = 0.25
 # A thin wall is nearly all outline, wherever it is cut: so much more than in the inside of the
 # regions must be seen on their face. Inside: the boundary below which a quarter of them lies.
 CONTRAST, QUARTER = 3.0, 0.25
+# What is taken for the inside of a region in the middle of another at most: no piece of a wall lies
+# there, and of a small object nearly all is outline as well.
+ENCLOSED = 0.1
 # Steps of the boundary map (0-1) in which that is counted.
 STEPS = 50
 # Outlines are seen in slices; faces across slices say less.
@@ -82,7 +85,8 @@ def split_by_outlines(
     regions = _merge(basins, _faces(basins, smooth, across), apart)
     if regions.max() > 1:
         inside = _histograms(regions, smooth)
-        regions = _merge(regions, _faces(regions, smooth, across), apart, inside)
+        faces = _faces(regions, smooth, across)
+        regions = _merge(regions, faces, apart, inside, _enclosed(regions, mask, faces))
     return regions
 
 
@@ -205,11 +209,22 @@ def _quarter(histogram) -> float:
     return float(step + (wanted - first) / max(1, histogram[step])) / STEPS
 
 
-def _merge(regions, faces, apart, histograms=None) -> np.ndarray:
+def _enclosed(regions, mask, faces) -> np.ndarray:
+    """Return the numbers of regions that lie in a single other one: no background beside them."""
+    beside = np.zeros(int(regions.max()) + 1, np.int64)
+    for pair in faces:
+        beside[list(pair)] += 1
+    for one, two in _sides(3):
+        beside[regions[one][~mask[two]]] += 2
+        beside[regions[two][~mask[one]]] += 2
+    return np.flatnonzero(beside == 1)
+
+
+def _merge(regions, faces, apart, histograms=None, enclosed=()) -> np.ndarray:
     """Merge neighbours, least evident outline first, while it is below `apart`; number anew.
 
     Evident is the mean boundary of the face; less what is inside, where histograms of that are
-    given.
+    given, at most ENCLOSED of the regions `enclosed`.
     """
     beside: dict[int, dict[int, tuple[float, float]]] = {}
     for (one, two), face in faces.items():
@@ -217,6 +232,8 @@ def _merge(regions, faces, apart, histograms=None) -> np.ndarray:
         beside.setdefault(two, {})[one] = face
     count = int(regions.max()) + 1
     inside = [0.0] * count if histograms is None else [CONTRAST * _quarter(h) for h in histograms]
+    for number in enclosed:
+        inside[number] = min(inside[number], ENCLOSED)
 
     def entry(one, two):
         total, weight = beside[one][two]

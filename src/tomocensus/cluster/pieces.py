@@ -180,25 +180,35 @@ def part_by_outlines(
     # Regions that meet at a corner beside background stay apart as well.
     inside = np.where(crop & ~borders(regions), regions, 0)
     parts = cc3d.connected_components(inside, connectivity=26)
-    pieces = []
+    large, specks = [], []
     for label, place in enumerate(ndimage.find_objects(parts.astype(np.int32)), start=1):
         at = tuple(a + side.start for a, side in zip(start, place, strict=True))
         part = parts[place] == label
-        pieces += separate(part, at, number, None, *given)
-    large = [piece for piece in pieces if piece.voxels >= smallest]
-    specks = [piece for piece in pieces if piece.voxels < smallest]
+        region = int(regions[place].flat[part.argmax()])
+        for piece in separate(part, at, number, None, *given):
+            if piece.voxels < smallest:
+                specks.append(piece)
+            else:
+                large.append((piece, region))
     return _regrown(large, start, regions) + specks
 
 
 def _regrown(pieces, start, regions) -> list[Piece]:
-    """Give pieces the voxels of their own region that the cut along its border took."""
+    """Give pieces, each with its region, the voxels of that which the cut along its border took."""
     canvas = np.zeros(regions.shape, np.int32)
     # The largest first, so that nested objects stay.
-    order = sorted(pieces, key=lambda piece: (-piece.voxels, piece.start))
+    pieces = sorted(pieces, key=lambda pair: (-pair[0].voxels, pair[0].start))
+    order = [piece for piece, _ in pieces]
     for label, piece in enumerate(order, start=1):
         place = tuple(slice(a.start - b, a.stop - b) for a, b in zip(piece.box, start, strict=True))
         canvas[place][piece.mask] = label
+    # What encloses another is filled, and so holds that one's border as well.
+    own = np.array([0, *(region for _, region in pieces)])
+    held = np.isin(np.arange(regions.max() + 1), own[1:])
+    filled = canvas.copy()
+    canvas[held[regions] & (own[canvas] != regions)] = 0
     regrow(canvas, regions)
+    canvas = np.where(canvas == 0, filled, canvas)
     grown = []
     for label, place in enumerate(ndimage.find_objects(canvas, len(order)), start=1):
         if place is None:
