@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
+# Sides of the smallest area that counts as padding, in voxels.
+_AREA = 9
 # Largest value of a map over what means certainty in it: blended tiles are off by rounding.
 ROUNDED = 1.001
 
@@ -108,6 +111,31 @@ def padding_value(values: np.ndarray) -> float | None:
     if np.issubdtype(values.dtype, np.integer) and top not in (0, len(unique) - 1):
         padded &= counts[top] > 5 * max(counts[top - 1], counts[top + 1])
     return float(unique[top]) if padded else None
+
+
+def without_data(section: np.ndarray, padding: float | None) -> np.ndarray | None:
+    """Return where a slice is padded, None where nowhere.
+
+    Parameters
+    ----------
+    section : numpy.ndarray
+        ``(ny, nx)``.
+    padding : float or None
+        Of :func:`padding_value`. Values that are not finite are padding in any case.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Bool: areas of at least 9 x 9 voxels, for a single voxel may have the very value.
+    """
+    blank = np.zeros(section.shape, bool) if padding is None else section == padding
+    if section.dtype.kind == "f":
+        blank = blank | ~np.isfinite(section)
+    if not blank.any():
+        return None
+    inner = ndimage.minimum_filter(blank.astype(np.uint8), _AREA, mode="nearest")
+    areas = ndimage.maximum_filter(inner, _AREA, mode="nearest") > 0
+    return areas if areas.any() else None
 
 
 def certain_value(largest: float) -> int | None:

@@ -42,7 +42,7 @@ from tomocensus.segment.training import (
     masked_loss,
     platt,
 )
-from tomocensus.volume import Volume
+from tomocensus.volume import Volume, without_data
 
 TINY = TrainSettings(steps=240, patch=48, batch=4, width=8, depth=3, slices=3, learning_rate=5e-3)
 
@@ -303,18 +303,19 @@ def test_every_annotated_slice_survives_rescaling():
 def test_gold_and_padding_do_not_shift_contrast():
     rng = np.random.default_rng(0)
     data = rng.normal(5, 2, (10, 100, 100)).astype(np.float32)
-    plain = robust_contrast(data)
+    *plain, none = robust_contrast(data)
     gold = data.copy()
     gold[:, :8, :12] = -500
     padded = data.copy()
     padded[:, :, :30] = 0
     assert np.allclose(plain, (5, 2), atol=0.05)
-    assert np.allclose(robust_contrast(gold), plain, atol=0.1)
-    assert np.allclose(robust_contrast(padded), plain, atol=0.05)
+    assert np.allclose(robust_contrast(gold)[:2], plain, atol=0.1)
+    assert np.allclose(robust_contrast(padded), (*plain, 0), atol=0.05)
+    assert none is None
 
 
 def test_constant_tomogram_and_wrong_values():
-    assert np.isfinite(robust_contrast(np.zeros((3, 8, 8), np.float32))).all()
+    assert np.isfinite(robust_contrast(np.zeros((3, 8, 8), np.float32))[:2]).all()
     with pytest.raises(InputError, match="finite"):
         robust_contrast(np.full((3, 8, 8), np.nan, np.float32))
     data = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
@@ -699,6 +700,29 @@ def test_padding_with_a_middle_value_does_not_change_contrast(share):
     for dtype in (np.int16, np.float32):
         data = noise.round().astype(dtype)
         data[:, :, : round(64 * share)] = 0
-        median, scale = robust_contrast(data)
+        median, scale, _ = robust_contrast(data)
         assert abs(median) < 20
         assert scale == pytest.approx(1000, rel=0.02)
+
+
+@pytest.mark.parametrize("voxel_size", [10.0, 7.0, 14.0])
+@pytest.mark.parametrize("value", [0.0, -5.0, np.nan])
+def test_nothing_is_found_in_padding_and_the_rest_is_as_without(trained, value, voxel_size):
+    tomogram, _ = scene(seed=3, voxel_size=voxel_size)
+    data = tomogram.data - tomogram.data.mean()
+    frame = ((4, 0), (0, 0), (0, 40))
+    padded = Volume(np.pad(data, frame, constant_values=np.float32(value)), voxel_size)
+    before = predict(Volume(data, voxel_size), trained[0])["probability"]
+    after = predict(padded, trained[0])["probability"]
+    assert after[:4].max() == after[..., -40:].max() == 0
+    inside = after[4:, :, :-40]
+    assert dice(inside[2:, :, :-16] > 50, before[2:, :, :-16] > 50) > 0.97
+
+
+def test_single_voxels_of_the_commonest_value_are_no_padding():
+    steps = np.random.default_rng(0).normal(scale=8, size=(3, 64, 64)).round().astype(np.float32)
+    steps[:, 10:13, 20:50] = 0
+    assert all(without_data(section, 0.0) is None for section in steps)
+    steps[:, 30:45, 30:60] = 0
+    assert without_data(steps[0], 0.0)[30:45, 30:60].all()
+    assert without_data(steps[0], 0.0).sum() < 1.2 * 15 * 30

@@ -38,6 +38,8 @@ _TEMPERATURE_WEIGHT = 100.0
 _OPEN_DIRECTIONS = 0.3
 # Of a class, more examples than these say nothing new about its forms.
 _MOST_FORMS = 500
+# Heads that are fitted without some of the examples, to tell how well these are named.
+_MOST_FOLDS = 60
 # For how many objects of a tomogram the belief counts that its classes are equally common.
 _SHARES_WEIGHT = 30.0
 # The models beside the first: start of the names of their arrays.
@@ -190,10 +192,8 @@ def fit_head(
 
 def _model(vectors, target, prior: Prior | None, seed: int, softer: float = 1.0):
     """Return the arrays of one model, chances of left-out examples, and who these are."""
-    weights = _fit(vectors, target, prior or Prior.vague(vectors))
-    forms = _forms(target, seed)
-    weights |= {"examples": weights.pop("places")[forms], "example_class": target[forms]}
-    scores, usable = _leave_one_out(vectors, target, forms, weights)
+    weights = _with_forms(vectors, target, prior, seed)
+    scores, usable = _leave_out(vectors, target, prior, seed)
     before = float(weights["temperature"][0])
     temperature = softer * best_temperature(scores, target[usable], before)
     weights["temperature"] = np.array([temperature])
@@ -299,6 +299,13 @@ def _fit(vectors: np.ndarray, target: np.ndarray, prior: Prior) -> dict[str, np.
     }
 
 
+def _with_forms(vectors, target, prior: Prior | None, seed: int) -> dict[str, np.ndarray]:
+    """Return the arrays of :func:`_fit`, and the examples that stand for the forms of classes."""
+    weights = _fit(vectors, target, prior or Prior.vague(vectors))
+    forms = _forms(target, seed)
+    return weights | {"examples": weights.pop("places")[forms], "example_class": target[forms]}
+
+
 def _forms(target: np.ndarray, seed: int) -> np.ndarray:
     """Return the rows of the examples that stand for the forms of their classes."""
     rng = np.random.default_rng(seed)
@@ -365,21 +372,16 @@ def _about_means(places, weights):
     return np.stack([_log_normal(places, *posterior) for posterior in posteriors], axis=1)
 
 
-def _about_examples(places, weights, itself=None):
-    """Return the log of the mean density about the single examples of each class, ``(n, k)``.
-
-    `itself`, ``(n, examples)``, tells which example a place is, and may not count for itself.
-    """
+def _about_examples(places, weights):
+    """Return the log of the mean density about the single examples of each class, ``(n, k)``."""
     means, variance = _posterior(weights["examples"], 1.0, weights["spread"])
     here, there = places / np.sqrt(variance), means / np.sqrt(variance)
     squares = (here**2).sum(axis=1)[:, None] + (there**2).sum(axis=1) - 2 * here @ there.T
     density = -0.5 * (squares + np.log(2 * np.pi * variance).sum())
-    if itself is not None:
-        density = np.where(itself, -np.inf, density)
     columns = []
     for kind in range(len(weights["counts"])):
         mine = density[:, weights["example_class"] == kind]
-        columns.append(logsumexp(mine, axis=1) - np.log(np.isfinite(mine).sum(axis=1)))
+        columns.append(logsumexp(mine, axis=1) - np.log(mine.shape[1]))
     return np.stack(columns, axis=1)
 
 
@@ -394,19 +396,25 @@ def _log_normal(places, mean, variance):
     return -0.5 * ((places - mean) ** 2 / variance + np.log(2 * np.pi * variance)).sum(axis=1)
 
 
-def _leave_one_out(vectors, target, forms, weights):
-    """Return scores of each example without itself, and which examples have a second one."""
-    usable = weights["counts"][target] > 1
-    places = (vectors[usable] - weights["centre"]) @ weights["transform"]
-    means = _about_means(places, weights)
-    for row, (place, kind) in enumerate(zip(places, target[usable], strict=True)):
-        number = weights["counts"][kind]
-        mean = (number * weights["means"][kind] - place) / (number - 1)
-        inside = _posterior(mean, number - 1, weights["spread"])
-        means[row, kind] = _log_normal(place[None], *inside)[0]
-    itself = np.nonzero(usable)[0][:, None] == forms
-    both = _mean_of_both(means, _about_examples(places, weights, itself))
-    return _with_new_kind(both, places, weights), usable
+def _leave_out(vectors, target, prior: Prior | None, seed: int):
+    """Return scores of each example by a model without it, and which have a second one of a class.
+
+    The model is fitted anew: how kinds scatter is learnt from the examples as well, and where these
+    are few a single one says most of how its own kind does. Many examples are left out some at a
+    time, no class all at once.
+    """
+    counts = np.bincount(target)
+    usable = counts[target] > 1
+    scores = np.zeros((len(target), len(counts) + 1))
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(np.nonzero(usable & (target == k))[0]) for k in range(len(counts))]
+    order = np.concatenate(rows)
+    folds = min(len(order), _MOST_FOLDS)
+    for fold in range(folds):
+        out = order[fold::folds]
+        rest, theirs = np.delete(vectors, out, axis=0), np.delete(target, out)
+        scores[out] = scores_of(vectors[out], _with_forms(rest, theirs, prior, seed))
+    return scores[usable], usable
 
 
 def _log_priors(columns: int) -> np.ndarray:

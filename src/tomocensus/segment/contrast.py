@@ -11,14 +11,14 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.errors import InputError
-from tomocensus.volume import Volume, padding_value, release_pages
+from tomocensus.volume import Volume, padding_value, release_pages, without_data
 
 CLIP = 5.0
 SAME_SCALE = 0.10
 
 
-def robust_contrast(data: np.ndarray, sample: int = 2_000_000) -> tuple[float, float]:
-    """Return the median and half the 16-84 % range of a volume (the standard deviation of noise).
+def robust_contrast(data: np.ndarray, sample: int = 2_000_000) -> tuple[float, float, float | None]:
+    """Return median, half the 16-84 % range (the standard deviation of noise), and padding's value.
 
     Gold beads and dark edges hold few voxels and do not move these. Padding with one value is left
     out (:func:`tomocensus.volume.padding_value`).
@@ -45,7 +45,7 @@ def robust_contrast(data: np.ndarray, sample: int = 2_000_000) -> tuple[float, f
     scale = (high - low) / 2
     if scale <= 0:
         scale = float(values.std()) or 1.0
-    return float(median), float(scale)
+    return float(median), float(scale), padding
 
 
 def model_shape(
@@ -104,6 +104,8 @@ def _blend(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
 class Slices:
     """Normalised slices of a tomogram on the model's grid; protein is dark (negative).
 
+    Padding has the median, so that nothing is seen there.
+
     Parameters
     ----------
     tomogram : Volume
@@ -121,7 +123,7 @@ class Slices:
             raise InputError(f"polarity '{polarity}' is unknown; use 'dark' or 'bright'.")
         self.data = tomogram.data
         self.shape = model_shape(tomogram.shape, tomogram.voxel_size, model_voxel_size)
-        self.median, scale = robust_contrast(tomogram.data)
+        self.median, scale, self.padding = robust_contrast(tomogram.data)
         release_pages(tomogram.data)
         self.scale = scale if polarity == "dark" else -scale
         self._cached = lru_cache(maxsize=cache)(self._make)
@@ -141,7 +143,7 @@ class Slices:
     def _make(self, z: int) -> np.ndarray:
         ratio = self.data.shape[0] / len(self)
         if ratio == 1:
-            image = np.array(self.data[z], dtype=np.float32)
+            image = self._read(z)
         elif ratio > 1:
             image = self._average(z * ratio, (z + 1) * ratio)
         else:
@@ -149,8 +151,7 @@ class Slices:
             low = int(position)
             high = min(low + 1, self.data.shape[0] - 1)
             part = position - low
-            image = self.data[low].astype(np.float32) * (1 - part)
-            image += self.data[high].astype(np.float32) * part
+            image = self._read(low) * (1 - part) + self._read(high) * part
         image = (image - self.median) / self.scale
         np.nan_to_num(image, copy=False, nan=0.0, posinf=CLIP, neginf=-CLIP)
         image = np.clip(image, -CLIP, CLIP)
@@ -161,8 +162,16 @@ class Slices:
         total = 0.0
         for k in range(int(start), min(int(np.ceil(stop - 1e-9)), self.data.shape[0])):
             share = min(stop, k + 1) - max(start, k)
-            total = total + self.data[k].astype(np.float32) * share
+            total = total + self._read(k) * share
         return total / (stop - start)
+
+    def _read(self, z: int) -> np.ndarray:
+        """Return a slice of the tomogram as float32."""
+        image = np.array(self.data[z], dtype=np.float32)
+        blank = without_data(self.data[z], self.padding)
+        if blank is not None:
+            image[blank] = self.median
+        return image
 
 
 def scale_annotation(annotation: np.ndarray, shape: tuple[int, int, int]) -> dict[int, np.ndarray]:

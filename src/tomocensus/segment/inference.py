@@ -22,7 +22,7 @@ from tomocensus.segment.network import (
     halo,
     working_voxel_size,
 )
-from tomocensus.volume import Volume, looked_in, release_pages, releasing
+from tomocensus.volume import Volume, looked_in, release_pages, releasing, without_data
 
 TILE = 1024
 MARGIN = 8
@@ -102,7 +102,8 @@ def predict_to_files(
     tta : bool
         Average over four flips; four times slower.
     mask : numpy.ndarray, optional
-        Same shape; the maps are 0 where it is 0, and slices without any are not predicted.
+        Same shape; the maps are 0 where it is 0, and slices without any are not predicted. They
+        are 0 in padding in any case.
     uncertainty : path-like, optional
         Also write the entropy of ``probability``, per cent of a bit.
     tile : int
@@ -169,6 +170,9 @@ def _run(tomogram, model, predictor, maps, entropy, polarity, mask) -> dict:
     for z, image in _output_slices(predictor, source, tomogram.shape, mask):
         if mask is not None:
             image = image * looked_in(mask[z])
+        blank = without_data(tomogram.data[z], source.padding)
+        if blank is not None:
+            image = image * ~blank
         for head, target in maps.items():
             target[z] = np.rint(image[heads.index(head)] * 100).astype(np.int8)
         if entropy is not None:
