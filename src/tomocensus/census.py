@@ -9,6 +9,7 @@ import pandas as pd
 
 from tomocensus.atomic import atomic_path, write_table
 
+_TEXTS = ("tomogram", "group", "class", "separation", "contact_instances")
 COUNT_COLUMNS = {
     "tomogram": "name of the tomogram",
     "group": "its experimental condition",
@@ -79,7 +80,22 @@ def _count(part: pd.DataFrame, facts: dict, name: str, volume: float) -> dict:
 def write_census(
     instances: pd.DataFrame, csv: str | os.PathLike, parquet: str | os.PathLike
 ) -> None:
-    """Write the joined table as CSV and as Parquet, each whole or not at all."""
+    """Write the joined table as CSV and as Parquet, each whole or not at all.
+
+    The types in Parquet depend on the columns alone, so that tables of several projects go
+    together.
+    """
     write_table(csv, instances)
+    typed = instances.astype({name: _type(name) for name in instances.columns})
     with atomic_path(parquet) as temporary:
-        instances.to_parquet(temporary, index=False)
+        typed.to_parquet(temporary, index=False)
+
+
+def _type(column: str) -> str:
+    """Return the type of a column of the instance table: most are measures."""
+    if column in _TEXTS:
+        return "string"
+    if column == "touches_border":
+        return "boolean"
+    whole = column in ("instance", "nearest_instance", "contacts") or column.startswith("box_")
+    return "Int64" if whole else "float64"

@@ -5,6 +5,7 @@ import pytest
 from tomocensus.atomic import write_table
 from tomocensus.census import census, write_census
 from tomocensus.errors import InputError
+from tomocensus.measure import measure
 from tomocensus.tables import read_known_classes, read_table
 
 
@@ -78,3 +79,22 @@ def test_a_table_of_classes_that_is_no_text_is_told(tmp_path):
     (tmp_path / "c.csv").write_bytes(b"instance,class\n1,v\xe9sicule\n")
     with pytest.raises(InputError, match="UTF-8"):
         read_known_classes(tmp_path / "c.csv")
+
+
+def test_types_in_parquet_do_not_depend_on_what_was_found(tmp_path):
+    def types(instances):
+        write_census(instances, tmp_path / "c.csv", tmp_path / "c.parquet")
+        return pd.read_parquet(tmp_path / "c.parquet").dtypes
+
+    labels = np.zeros((12, 40, 40), np.int32)
+    labels[2:6, 5:9, 5:9], labels[2:6, 20:30, 20:24] = 1, 2
+    clusters = pd.DataFrame({"instance": [1, 2], "solidity": [1, 1], "origin": "whole"})
+    write_table(tmp_path / "i.csv", measure(labels, 10.0, (0, 0, 0), clusters, tomogram="a"))
+    read = read_table(tmp_path / "i.csv")
+    wanted = types(read)
+    assert wanted["solidity"] == wanted["volume_angstrom3"] == "float64"
+    assert wanted["nearest_instance"] == "Int64"
+    assert wanted["touches_border"] == "boolean"
+    one, none = (measure(some, 10.0, (0, 0, 0)) for some in (labels * (labels == 1), labels * 0))
+    for other in (read[:0], one, none):
+        pd.testing.assert_series_equal(types(other), wanted)

@@ -865,3 +865,16 @@ def test_thin_objects_in_large_boxes_are_described():
     assert np.isfinite(view.features).all()
     assert np.isfinite(view.crops).all()
     assert (view.kinds == CLOSE).any()
+
+
+def test_what_is_not_viewed_still_is_a_neighbour():
+    labels = np.zeros((24, 40, 40), np.int32)
+    labels[8:16, 8:20, 8:20], labels[8:16, 20:32, 8:20] = 1, 2
+    tomogram = Volume(np.random.default_rng(0).normal(size=labels.shape).astype(np.float32), 10.0)
+    every = list(views(tomogram, labels, "dark"))
+    (one,) = views(tomogram, labels, "dark", wanted={1})
+    assert one.number == 1
+    np.testing.assert_array_equal(one.features, every[0].features)
+    alone = np.where(labels == 1, 1, 0)
+    (lonely,) = views(tomogram, alone, "dark")
+    assert lonely.features[NAMES.index("touching")] < one.features[NAMES.index("touching")]

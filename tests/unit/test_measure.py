@@ -3,12 +3,13 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from tomocensus.measure import COLUMNS, measure
 from tomocensus.measure.neighbours import neighbours
+from tomocensus.measure.shape import moments
 
 
 def ball(shape, centre, semi_axes):
@@ -113,3 +114,15 @@ def test_document_lists_every_column():
     assert [line for line in lines if line.startswith("| `")] == [
         f"| `{name}` | {text} |" for name, text in COLUMNS.items()
     ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.tuples(*[st.integers(1, 9)] * 3))
+def test_moments_are_those_of_the_voxels(seed, shape):
+    mask = np.random.default_rng(seed).random(shape) < 0.5
+    assume(mask.any())
+    points = np.argwhere(mask)
+    count, centre, covariance = moments(mask)
+    assert count == len(points)
+    np.testing.assert_allclose(centre, points.mean(axis=0))
+    np.testing.assert_allclose(covariance, np.cov(points.T, bias=True).reshape(3, 3), atol=1e-9)

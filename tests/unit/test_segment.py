@@ -32,6 +32,7 @@ from tomocensus.segment.targets import (
     IGNORE,
     TargetSlice,
     boundary_target,
+    hold_out,
     make_targets,
     outline,
 )
@@ -726,3 +727,36 @@ def test_single_voxels_of_the_commonest_value_are_no_padding():
     steps[:, 30:45, 30:60] = 0
     assert without_data(steps[0], 0.0)[30:45, 30:60].all()
     assert without_data(steps[0], 0.0).sum() < 1.2 * 15 * 30
+
+
+def test_few_objects_are_held_out_whatever_the_draw():
+    held = []
+    for seed in range(20):
+        targets = []
+        for z in range(3):
+            target = np.zeros((2, 400, 400), np.uint8)
+            target[0, 100:150, 120:170] = z == 0
+            targets.append(
+                TargetSlice("a", z, np.zeros((3, 400, 400)), target, np.zeros((400, 400), bool))
+            )
+        held.append(hold_out(targets, 0.2, np.random.default_rng(seed)))
+        inside = sum((t.target[0] == 1)[t.held_out].sum() for t in targets)
+        assert 100 <= inside <= 2400 or not held[-1]
+    assert np.mean(held) > 0.9
+
+
+def test_what_an_unannotated_slice_says_does_not_stand_in_for_the_next():
+    shape = (12, 24, 24)
+    annotation = np.full(shape, -1, np.int32)
+    annotation[1] = 0
+    annotation[1, 8:16, 8:16] = 1
+    weight = np.ones(shape, np.uint8)
+    weight[1] = 7
+    contacts = np.zeros(shape, bool)
+    contacts[1, 9:15, 9:15] = True
+    noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    given = {"kind": "instance", "weight": weight, "contacts": contacts}
+    pair = AnnotatedVolume("a", Volume(noise, 7.0), annotation, "dark", **given)
+    (one,) = make_targets(pair, 14.0, 3, ["probability", "boundary"])
+    assert (one.weight == 7).all()
+    assert (one.target[1][5:7, 5:7] == 1).all()

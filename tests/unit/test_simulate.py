@@ -292,6 +292,8 @@ def test_labels_that_make_no_scene_are_refused():
         simulate_from_labels(Volume(np.zeros((8, 8, 8), np.uint8), 10.0), 1)
     with pytest.raises(ValueError, match="without gaps"):
         simulate_from_labels(Volume(np.ones((8, 8, 8), np.uint8), 10.0), 1, instances={1: 3})
+    with pytest.raises(ValueError, match="occupied is not for labels"):
+        simulate_from_labels(Volume(np.ones((8, 8, 8), np.uint8), 10.0), 1, occupied=0.1)
 
 
 def test_the_command_writes_a_project_that_reads_well(tmp_path, monkeypatch, capsys):

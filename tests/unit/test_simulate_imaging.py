@@ -235,10 +235,11 @@ def test_impossible_imaging_is_refused(wrong):
         image_labels(np.zeros((3, 3)), 10.0, np.random.default_rng(0))
 
 
-def test_deconvolution_restores_what_the_ctf_hid():
+@pytest.mark.parametrize("voltage", [300.0, 200.0])
+def test_deconvolution_restores_what_the_ctf_hid(voltage):
     density = spots((24, 96, 96), 60)
-    raw = image(density, snr=50, defocus=5.0, correction="none", **PLAIN)
-    restored = deconvolve(raw, 15.0, 5.0)
+    raw = image(density, snr=50, defocus=5.0, correction="none", voltage=voltage, **PLAIN)
+    restored = deconvolve(raw, 15.0, 5.0, voltage=voltage)
     truth = density - ndimage.gaussian_filter(density, 8)
     before, after = (np.corrcoef(truth.ravel(), x.ravel())[0, 1] for x in (raw, restored))
     assert after > before + 0.05

@@ -110,8 +110,7 @@ def simulated_views(seed: int, cache: Path, variant: int = 0) -> tuple[list[View
     numbers = rng.permutation(numbers[numbers > 0])
     table = pd.Series({n: made.classes[int(n)] for n in numbers}, dtype=object)
     chosen = set(table.groupby(table).head(MOST_OF_A_KIND).index)
-    kept = np.where(np.isin(labels, list(chosen)), labels, 0)
-    seen = list(views(tomogram, kept, made.polarity))
+    seen = list(views(tomogram, labels, made.polarity, wanted=chosen))
     return seen, [made.classes[view.number] for view in seen]
 
 
@@ -183,8 +182,8 @@ def real_views(sheet: str | Path) -> tuple[list[View], np.ndarray, np.ndarray]:
         facts = inspect(sample)
         labels = read_annotation(sample.ground_truth, tuple(facts["shape"]))
         kinds = read_known_classes(sample.ground_truth_classes)
-        known = np.where(np.isin(labels, list(kinds)), labels, 0)
-        some = list(views(read_volume(sample.path, facts["voxel_size"]), known, facts["polarity"]))
+        tomogram = read_volume(sample.path, facts["voxel_size"])
+        some = list(views(tomogram, labels, facts["polarity"], wanted=kinds))
         seen += some
         names += [kinds[view.number] for view in some]
         tomograms += [name] * len(some)

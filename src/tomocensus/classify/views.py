@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numba
@@ -216,7 +216,13 @@ def looks(mask: np.ndarray, voxel_size: float) -> np.ndarray:
     return np.array(chosen)
 
 
-def views(tomogram: Volume, labels: np.ndarray, polarity: str, threads: int = 1) -> Iterator[View]:
+def views(
+    tomogram: Volume,
+    labels: np.ndarray,
+    polarity: str,
+    threads: int = 1,
+    wanted: Collection[int] | None = None,
+) -> Iterator[View]:
     """Yield the view of each instance, in the order of their numbers.
 
     Parameters
@@ -229,9 +235,13 @@ def views(tomogram: Volume, labels: np.ndarray, polarity: str, threads: int = 1)
         ``dark`` or ``bright``.
     threads : int
         Threads that make views, some ahead of what is asked for; their result is the same.
+    wanted : collection of int, optional
+        Instances that are viewed; the others are neighbours only. All by default.
     """
     boxes = ndimage.find_objects(labels)
     numbers = [number for number, box in enumerate(boxes, start=1) if box is not None]
+    if wanted is not None:
+        numbers = [number for number in numbers if number in wanted]
     if not numbers:
         return
     pyramid = Pyramid(tomogram, polarity, threads)

@@ -38,13 +38,42 @@ def surface_area(mask: np.ndarray) -> float:
     return float(area)
 
 
-def ellipsoid_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return number, centre and covariance of the voxels of a mask, from its projections.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray of bool
+        Shape ``(nz, ny, nx)``, not empty.
+
+    Returns
+    -------
+    count : int
+        Voxels.
+    centre : numpy.ndarray
+        ``(3,)`` z, y, x.
+    covariance : numpy.ndarray
+        ``(3, 3)``.
+    """
+    planes = [np.count_nonzero(mask, axis=axis) for axis in range(3)]
+    lines = (planes[2].sum(axis=1), planes[2].sum(axis=0), planes[1].sum(axis=0))
+    count = int(lines[0].sum())
+    indices = [np.arange(n) for n in mask.shape]
+    centre = np.array([line @ at for line, at in zip(lines, indices, strict=True)]) / count
+    away = [at - middle for at, middle in zip(indices, centre, strict=True)]
+    covariance = np.diag([line @ d**2 for line, d in zip(lines, away, strict=True)])
+    for one, two, plane in ((1, 2, planes[0]), (0, 2, planes[1]), (0, 1, planes[2])):
+        covariance[one, two] = covariance[two, one] = away[one] @ plane @ away[two]
+    return count, centre, covariance / count
+
+
+def ellipsoid_axes(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the solid ellipsoid with the moments of a set of voxels.
 
     Parameters
     ----------
-    points : numpy.ndarray
-        Voxel indices, shape ``(n, 3)``, z, y, x.
+    covariance : numpy.ndarray
+        Of their indices z, y, x (:func:`moments`).
 
     Returns
     -------
@@ -53,10 +82,8 @@ def ellipsoid_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     major : numpy.ndarray
         Unit vector ``(x, y, z)`` of the longest, with z >= 0.
     """
-    centred = points - points.mean(axis=0)
     # A voxel is a cube, not a point: its own variance is 1/12 along every axis.
-    covariance = centred.T @ centred / len(points) + np.eye(3) / 12
-    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = np.linalg.eigh(covariance + np.eye(3) / 12)
     major = vectors[::-1, -1]
     leading = next(c for c in (major[2], major[1], major[0]) if abs(c) > 1e-9)
     # The variance of a solid ellipsoid along a half axis a is a^2 / 5.

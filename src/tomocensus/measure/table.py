@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from tomocensus.measure.columns import COLUMNS
 from tomocensus.measure.neighbours import neighbours
-from tomocensus.measure.shape import ellipsoid_axes, surface_area, surface_voxels
+from tomocensus.measure.shape import ellipsoid_axes, moments, surface_area, surface_voxels
 from tomocensus.volume import voxel_to_angstrom
 
 
@@ -83,12 +83,11 @@ def _join(table: pd.DataFrame, other: pd.DataFrame | None, columns: dict) -> pd.
 
 def _one(mask, corner, shape, voxel_size, offset) -> dict:
     """Measure one object from its crop at `corner` (z, y, x) of a volume of `shape`."""
-    points = np.argwhere(mask)
-    centre = (points.mean(axis=0) + corner)[::-1]
+    volume, middle, covariance = moments(mask)
+    centre = (middle + corner)[::-1]
     low, high = corner[::-1], (corner + mask.shape)[::-1] - 1
-    volume = len(points)
     area = surface_area(mask)
-    axes, major = ellipsoid_axes(points)
+    axes, major = ellipsoid_axes(covariance)
     row = dict(zip(("x_voxel", "y_voxel", "z_voxel"), centre, strict=True))
     place = voxel_to_angstrom(centre, voxel_size, offset)
     row |= dict(zip(("x_angstrom", "y_angstrom", "z_angstrom"), place, strict=True))

@@ -11,6 +11,8 @@ from tomocensus.segment.contrast import Slices, scale_annotation
 from tomocensus.segment.settings import AnnotatedVolume
 
 IGNORE = 255
+# Draws of blocks to hold out, until both sorts are in and outside of them.
+_TRIES = 20
 
 
 @dataclass
@@ -138,12 +140,15 @@ def make_targets(
     source = Slices(pair.tomogram, voxel_size, pair.polarity, cache=64)
     annotated = scale_annotation(pair.annotation, source.shape)
     membranes = {} if pair.membrane is None else scale_annotation(pair.membrane, source.shape)
-    contacts = {}
+    # Of slices that are not annotated these say nothing, and may not take the place of another's.
+    told = (pair.annotation >= 0).any(axis=(1, 2))[:, None, None]
+    contacts, weights = {}, {}
     if pair.contacts is not None:
-        contacts = scale_annotation(pair.contacts.astype(np.int8), source.shape)
-    weights = {}
+        known = np.where(told, pair.contacts.astype(np.int8), np.int8(-1))
+        contacts = scale_annotation(known, source.shape)
     if pair.weight is not None:
-        weights = scale_annotation(pair.weight.astype(np.int16), source.shape)
+        known = np.where(told, pair.weight.astype(np.int16), np.int16(-1))
+        weights = scale_annotation(known, source.shape)
     result = []
     for z, labels in sorted(annotated.items()):
         nothing = np.full(labels.shape, -1)
@@ -173,7 +178,7 @@ def hold_out(targets: list[TargetSlice], part: float, generator, block: int = 48
     """Set blocks of the annotated area aside for validation (in place).
 
     Only where at least 30,000 voxels are annotated and both sorts are found inside and outside of
-    what is held out.
+    what is held out; where objects are few, other blocks are drawn until it is so.
 
     Returns
     -------
@@ -191,19 +196,20 @@ def hold_out(targets: list[TargetSlice], part: float, generator, block: int = 48
                 count = int(mask[y : y + block, x : x + block].sum())
                 if count:
                     blocks.append((index, y, x, count))
-    taken = 0
-    for number in generator.permutation(len(blocks)):
-        index, y, x, count = blocks[number]
-        if taken >= part * total:
-            break
-        targets[index].held_out[y : y + block, x : x + block] = True
-        taken += count
-    inside = np.concatenate([t.target[0][t.held_out] for t in targets])
-    outside = np.concatenate([t.target[0][~t.held_out] for t in targets])
-    if all((side == value).sum() >= 100 for side in (inside, outside) for value in (0, 1)):
-        return True
-    for t in targets:
-        t.held_out[:] = False
+    for _ in range(_TRIES):
+        taken = 0
+        for number in generator.permutation(len(blocks)):
+            index, y, x, count = blocks[number]
+            if taken >= part * total:
+                break
+            targets[index].held_out[y : y + block, x : x + block] = True
+            taken += count
+        inside = np.concatenate([t.target[0][t.held_out] for t in targets])
+        outside = np.concatenate([t.target[0][~t.held_out] for t in targets])
+        if all((side == value).sum() >= 100 for side in (inside, outside) for value in (0, 1)):
+            return True
+        for t in targets:
+            t.held_out[:] = False
     return False
 
 

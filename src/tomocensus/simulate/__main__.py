@@ -93,16 +93,21 @@ def _options() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     """Return a whole number of 0 or more."""
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of 0 or more")
     return int(text)
 
 
 def _conditions(text: str) -> dict:
     """Return conditions by name."""
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f"{text} names no conditions")
+        raise argparse.ArgumentTypeError(
+            f"""'{text}' is no JSON of conditions, as '{{"dose": 0}}'"""
+        )
     return found
 
 

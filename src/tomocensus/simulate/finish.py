@@ -50,6 +50,7 @@ def finished(
     density: np.ndarray,
     voxel_size: float,
     defocus: float,
+    voltage: float,
     finish: Finish,
     polarity: str,
     rng: np.random.Generator,
@@ -60,8 +61,8 @@ def finished(
     ----------
     image, density : numpy.ndarray
         The reconstruction, protein bright, and what was imaged.
-    voxel_size, defocus : float
-        Å and µm.
+    voxel_size, defocus, voltage : float
+        Å, µm and kV.
     finish : Finish
         What is done.
     polarity : str
@@ -70,7 +71,7 @@ def finished(
         For the shading.
     """
     if finish.deconvolution:
-        image = deconvolve(image, voxel_size, defocus, finish.deconvolution)
+        image = deconvolve(image, voxel_size, defocus, finish.deconvolution, voltage=voltage)
     image = denoise(image, finish.denoiser, finish.denoising)
     if finish.deconvolution or finish.denoiser != "none":
         # Both change the spread of the values by far.
@@ -84,7 +85,12 @@ def finished(
 
 
 def deconvolve(
-    data: np.ndarray, voxel_size: float, defocus: float, strength: float = 1.0, fall: float = 1.0
+    data: np.ndarray,
+    voxel_size: float,
+    defocus: float,
+    strength: float = 1.0,
+    fall: float = 1.0,
+    voltage: float = 300.0,
 ) -> np.ndarray:
     """Undo the CTF in three dimensions with a Wiener filter of assumed signal-to-noise ratio.
 
@@ -101,6 +107,8 @@ def deconvolve(
         µm.
     strength, fall : float
         Ratio at low frequency, ``10^(3 strength)``, and how fast it falls.
+    voltage : float
+        kV.
 
     Returns
     -------
@@ -115,7 +123,7 @@ def deconvolve(
     rise = np.minimum(1, table / 0.02)
     ratio = np.exp(-table * 2 * fall * 100 / voxel_size) * 10 ** (3 * strength)
     ratio = ratio * (0.5 - 0.5 * np.cos(np.pi * rise)) + 1e-6
-    transfer = transfer_of((table / voxel_size) ** 2, defocus)
+    transfer = transfer_of((table / voxel_size) ** 2, defocus, voltage)
     wiener = (transfer / (transfer**2 + 1 / ratio)).astype(np.float32)
     kernel = wiener[np.minimum((radius * (1999 / 0.9)).astype(np.int32), 1999)]
     return fft.irfftn(fft.rfftn(data) * kernel, s=data.shape).astype(np.float32)

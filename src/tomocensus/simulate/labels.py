@@ -45,7 +45,8 @@ def simulate_from_labels(
     around : dict, optional
         Abundance of simulated kinds in the free space, `AROUND` by default.
     **overrides
-        As in `simulate_tomogram`, but for shape and voxel size.
+        As in `simulate_tomogram`, but for shape, voxel size and what is drawn (abundance, occupied,
+        matter).
 
     Returns
     -------
@@ -56,8 +57,11 @@ def simulate_from_labels(
     ------
     ValueError
         The labels are no 3D integers or all 0, the instances have gaps, or an override is
-        unknown.
+        unknown or not for labels.
     """
+    for name in ("abundance", "occupied", "matter"):
+        if name in overrides:
+            raise ValueError(f"{name} is not for labels; what is drawn beside them says `around`")
     data = np.asarray(labels.data)
     if data.ndim != 3 or data.dtype.kind not in "iub" or not data.any():
         raise ValueError("labels must be a 3D volume of integers that are not all 0")

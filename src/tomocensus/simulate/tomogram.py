@@ -225,7 +225,8 @@ def photograph(scene: Scene, seed: int, chosen: dict, rng, aside) -> SimulatedTo
     image = image_labels(plain, size, rng, imaging, gold)
     if not np.isfinite(image).all():
         raise ValueError("these conditions give no image: some voxels are no finite numbers")
-    image = finished(image, plain, size, imaging.defocus, finish, chosen["polarity"], aside)
+    optics = (imaging.defocus, imaging.voltage)
+    image = finished(image, plain, size, *optics, finish, chosen["polarity"], aside)
     labels, classes = _renumber(scene.labels, scene.classes)
     return SimulatedTomogram(
         Volume(image, size),
