@@ -878,3 +878,21 @@ def test_what_is_not_viewed_still_is_a_neighbour():
     alone = np.where(labels == 1, 1, 0)
     (lonely,) = views(tomogram, alone, "dark")
     assert lonely.features[NAMES.index("touching")] < one.features[NAMES.index("touching")]
+
+
+def test_grey_values_that_a_conversion_cut_off_are_no_padding():
+    """The darkest voxels of a stretched eight-bit tomogram are its objects."""
+    labels = np.zeros((32, 64, 64), np.int32)
+    labels[4:28, 20:44, 20:44] = ball(24, 10)
+    noise = np.random.default_rng(0).normal(size=labels.shape)
+    grey = 128 + 40 * noise - 140 * (labels > 0)
+    stretched = Volume(np.clip(grey, 0, 255).round().astype(np.uint8), 10.0)
+    assert (stretched.data == 0).mean() > 0.01
+    one, two = (
+        next(iter(views(some, labels, "dark")))
+        for some in (Volume(grey.astype(np.float32), 10.0), stretched)
+    )
+    row = NAMES.index("density")
+    assert two.features[row] > 0.5 * one.features[row]
+    middle = (0, 0, *[slice(SIDE // 2 - 3, SIDE // 2 + 3)] * 3)
+    assert two.crops[middle].mean() > 0.5 * one.crops[middle].mean() > 0

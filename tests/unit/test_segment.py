@@ -724,9 +724,13 @@ def test_single_voxels_of_the_commonest_value_are_no_padding():
     steps = np.random.default_rng(0).normal(scale=8, size=(3, 64, 64)).round().astype(np.float32)
     steps[:, 10:13, 20:50] = 0
     assert all(without_data(section, 0.0) is None for section in steps)
-    steps[:, 30:45, 30:60] = 0
-    assert without_data(steps[0], 0.0)[30:45, 30:60].all()
-    assert without_data(steps[0], 0.0).sum() < 1.2 * 15 * 30
+    steps[:, 20:25, 20:50] = 0
+    assert all(without_data(section, 0.0) is None for section in steps)  # in the middle
+    assert robust_contrast(steps)[2] is None
+    steps[:, 30:45, 30:] = 0
+    assert without_data(steps[0], 0.0)[30:45, 30:].all()
+    assert without_data(steps[0], 0.0).sum() < 1.2 * 15 * 34
+    assert robust_contrast(steps)[2] == 0
 
 
 def test_few_objects_are_held_out_whatever_the_draw():

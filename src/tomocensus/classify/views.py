@@ -64,7 +64,7 @@ def normalise(tomogram: Volume, polarity: str) -> tuple[float, float, float]:
     sample = np.asarray(tomogram.data[::step])
     few = max(1, round((sample.size / _FEW) ** 0.5))
     some = sample[:, ::few, ::few]
-    padding = padding_value(some[np.isfinite(some)])
+    padding = padding_value(tomogram.data, some[np.isfinite(some)])
     counts = np.isfinite(sample)
     if padding is not None:
         counts &= sample != padding

@@ -37,7 +37,7 @@ def robust_contrast(data: np.ndarray, sample: int = 2_000_000) -> tuple[float, f
     values = values[np.isfinite(values)]
     if values.size == 0:
         raise InputError("the tomogram holds no finite value. Reconstruct it again.")
-    padding = padding_value(values)
+    padding = padding_value(data, values)
     if padding is not None:
         values = values[values != padding]
     values = values.astype(np.float32)
