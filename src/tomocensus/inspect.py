@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from tomocensus.errors import InputError
 from tomocensus.io import Header, open_array, read_header, sections
+from tomocensus.padding import padding_value, without_data
 from tomocensus.samples import Sample, read_annotation, shape_fault
 from tomocensus.volume import ROUNDED, certain_value, looked_in
 
@@ -112,17 +113,32 @@ def detect_polarity(data, voxel_size: float) -> tuple[str, float]:
         slice(max((size - limit) // 2, 0), max((size - limit) // 2, 0) + limit)
         for size, limit in zip(data.shape, (128, 512, 512), strict=True)
     )
-    seen = np.asarray(data[box], dtype=np.float32)
-    finite = np.isfinite(seen)
-    if finite.any() and not finite.all():
-        # In a section of a large volume that was not looked at.
-        seen = np.where(finite, seen, np.median(seen[finite]))
+    seen = _without_padding(np.asarray(data[box]))
     coarse, step = _bin(seen, voxel_size)
     skews = [_band_skewness(coarse, scale / step) for scale in _SCALES]
     mean = float(np.mean(skews))
     agree = all(value > 0 for value in skews) or all(value < 0 for value in skews)
     confidence = float(np.tanh(5 * abs(mean))) * (1.0 if agree else 0.5)
     return ("bright" if mean > 0 else "dark"), confidence
+
+
+def _without_padding(box: np.ndarray) -> np.ndarray:
+    """Return a box as float32, padding and what is not finite replaced by the median of the rest.
+
+    The steps at the sides of padding would outweigh all densities; two voxels more are taken, for
+    interpolation blurs these.
+    """
+    seen = box.astype(np.float32)
+    finite = np.isfinite(seen)
+    few = (slice(None, None, 4),) * 3
+    padding = padding_value(box, box[few][finite[few]]) if finite[few].any() else None
+    for plane, known in zip(box, finite, strict=True):
+        blank = without_data(plane, padding)
+        if blank is not None:
+            known &= ~ndimage.binary_dilation(blank, iterations=2)
+    if finite.any() and not finite.all():
+        seen[~finite] = np.median(seen[finite])
+    return seen
 
 
 def _bin(box: np.ndarray, voxel_size: float) -> tuple[np.ndarray, float]:

@@ -7,10 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
-# Sides of the smallest area that counts as padding, in voxels; slices in which that is looked for.
-_AREA, _LOOKS = 5, 9
 # Largest value of a map over what means certainty in it: blended tiles are off by rounding.
 ROUNDED = 1.001
 
@@ -90,76 +87,6 @@ def angstrom_to_voxel(
 ) -> np.ndarray:
     """Convert positions in Å ``(n, 3)``, x, y, z order, to (fractional) 0-based voxel indices."""
     return (np.asarray(points, dtype=float) - np.asarray(offset)) / voxel_size
-
-
-def padding_value(data: np.ndarray, values: np.ndarray) -> float | None:
-    """Return the one value that a volume is padded with, None where there is none.
-
-    More than 1 % of all have it, and most of these lie in areas at the sides of slices: values that
-    a conversion to few grey values cut off lie anywhere.
-
-    Parameters
-    ----------
-    data : numpy.ndarray
-        ``(nz, ny, nx)``; a few slices are looked at.
-    values : numpy.ndarray
-        Finite voxels of it: a few hundred thousand tell.
-    """
-    value = _repeated(values)
-    if value is None:
-        return None
-    having = padded = 0
-    for z in np.unique(np.linspace(0, len(data) - 1, _LOOKS).astype(int)):
-        section = np.asarray(data[z])
-        having += np.count_nonzero(section == value)
-        blank = without_data(section, value)
-        padded += 0 if blank is None else np.count_nonzero(blank & (section == value))
-    return value if 2 * padded > having else None
-
-
-def _repeated(values: np.ndarray) -> float | None:
-    """Return the value that more than 1 % of all have, None where there is none.
-
-    Whole numbers repeat in any case: there it is the least or the greatest, or has five times as
-    many voxels as the values next to it.
-    """
-    unique, counts = np.unique(values, return_counts=True)
-    if len(unique) < 2:
-        return None
-    top = int(counts.argmax())
-    padded = counts[top] > 0.01 * values.size
-    if np.issubdtype(values.dtype, np.integer) and top not in (0, len(unique) - 1):
-        padded &= counts[top] > 5 * max(counts[top - 1], counts[top + 1])
-    return float(unique[top]) if padded else None
-
-
-def without_data(section: np.ndarray, padding: float | None) -> np.ndarray | None:
-    """Return where a slice is padded, None where nowhere.
-
-    Parameters
-    ----------
-    section : numpy.ndarray
-        ``(ny, nx)``.
-    padding : float or None
-        Of :func:`padding_value`. Values that are not finite are padding in any case.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        Bool: areas of at least 5 x 5 voxels that reach a side, for others may have the very value.
-    """
-    blank = np.zeros(section.shape, bool) if padding is None else section == padding
-    if section.dtype.kind == "f":
-        blank = blank | ~np.isfinite(section)
-    if not blank.any():
-        return None
-    inner = ndimage.minimum_filter(blank.astype(np.uint8), _AREA, mode="nearest")
-    areas, count = ndimage.label(ndimage.maximum_filter(inner, _AREA, mode="nearest"))
-    outer = np.zeros(count + 1, bool)
-    for side in (areas[0], areas[-1], areas[:, 0], areas[:, -1]):
-        outer[side] = True
-    outer[0] = False
-    return outer[areas] if outer.any() else None
 
 
 def certain_value(largest: float) -> int | None:

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from tomocensus.errors import InputError
 from tomocensus.models import Model, load_model, save_model
+from tomocensus.padding import without_data
 from tomocensus.parallel import ahead
 from tomocensus.segment import (
     AnnotatedVolume,
@@ -43,7 +44,7 @@ from tomocensus.segment.training import (
     masked_loss,
     platt,
 )
-from tomocensus.volume import Volume, without_data
+from tomocensus.volume import Volume
 
 TINY = TrainSettings(steps=240, patch=48, batch=4, width=8, depth=3, slices=3, learning_rate=5e-3)
 

@@ -10,9 +10,10 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.classify.features import DEPTHS, shape_and_density
+from tomocensus.padding import padding_value
 from tomocensus.parallel import ahead, each
 from tomocensus.progress import progress
-from tomocensus.volume import Volume, padding_value
+from tomocensus.volume import Volume
 
 SIDE = 24
 # Kinds of view: the whole object at its own scale, its surroundings, and close looks.
@@ -58,7 +59,7 @@ def normalise(tomogram: Volume, polarity: str) -> tuple[float, float, float]:
     """Return centre, (signed) spread and what the volume is padded with, NaN where with nothing.
 
     ``(voxel - centre) / spread`` has protein positive. Padding has no part in either
-    (:func:`tomocensus.volume.padding_value`).
+    (:func:`tomocensus.padding.padding_value`).
     """
     step = max(1, tomogram.shape[0] // 24)
     sample = np.asarray(tomogram.data[::step])

@@ -11,7 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.errors import InputError
-from tomocensus.volume import Volume, padding_value, release_pages, without_data
+from tomocensus.padding import padding_value, without_data
+from tomocensus.volume import Volume, release_pages
 
 CLIP = 5.0
 SAME_SCALE = 0.10
@@ -21,7 +22,7 @@ def robust_contrast(data: np.ndarray, sample: int = 2_000_000) -> tuple[float, f
     """Return median, half the 16-84 % range (the standard deviation of noise), and padding's value.
 
     Gold beads and dark edges hold few voxels and do not move these. Padding with one value is left
-    out (:func:`tomocensus.volume.padding_value`).
+    out (:func:`tomocensus.padding.padding_value`).
 
     Parameters
     ----------

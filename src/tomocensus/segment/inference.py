@@ -12,6 +12,7 @@ import torch
 from tomocensus.devices import choose_device, has_bfloat16, to_device
 from tomocensus.errors import InputError
 from tomocensus.models import Model
+from tomocensus.padding import without_data
 from tomocensus.parallel import ahead
 from tomocensus.progress import progress
 from tomocensus.segment.contrast import Slices, mirrored, resize_slice
@@ -22,7 +23,7 @@ from tomocensus.segment.network import (
     halo,
     working_voxel_size,
 )
-from tomocensus.volume import Volume, looked_in, release_pages, releasing, without_data
+from tomocensus.volume import Volume, looked_in, release_pages, releasing
 
 TILE = 1024
 MARGIN = 8
