@@ -665,6 +665,18 @@ def test_review_lists_each_instance_once_and_no_more_than_there_are():
     assert len(rank_for_review({}, {})) == 0
 
 
+def test_review_lists_nothing_that_has_a_name_and_keeps_away_from_it():
+    known, truth = clouds({"a": 20, "b": 20, "c": 20})
+    classes = pd.DataFrame({"instance": known.instance, "class": "a", "confidence": 0.5})
+    named = {("t", number) for number in (1, 2, 21)} | {("t", 0), ("other", 50)}
+    every = rank_for_review({"t": known}, {"t": classes}, count=100, named=named)
+    assert sorted(every["instance"]) == sorted({*range(1, 61)} - {1, 2, 21})
+    first = rank_for_review({"t": known}, {"t": classes}, count=1, named=named)["instance"][0]
+    assert truth.set_index("instance")["class"][first] == "c"
+    everything = {("t", number) for number in range(1, 61)}
+    assert len(rank_for_review({"t": known}, {"t": classes}, named=everything)) == 0
+
+
 def two_views(embedding_tells: bool, features_tell: bool, seed=0, each=20):
     """Make embeddings of three classes; embedding or features, or both, tell them apart."""
     rng = np.random.default_rng(seed)

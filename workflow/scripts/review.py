@@ -9,11 +9,24 @@ import pandas as pd
 from scipy import ndimage
 
 from tomocensus.atomic import write_json, write_table
-from tomocensus.classify import Embeddings, rank_for_review
+from tomocensus.classify import Embeddings, rank_for_review, read_examples
+from tomocensus.classify.examples import named_at
 from tomocensus.io import read_volume
 from tomocensus.report import inner_point, thumbnail
 from tomocensus.samples import read_samples
 from tomocensus.tables import read_table
+
+
+def named_in(examples, folders):
+    """Return tomogram and number of the instances that the examples name."""
+    if not Path(examples).is_file():
+        return set()
+    rows, found = read_examples(examples), set()
+    for name in sorted(set(rows["tomogram"]) & set(folders)):
+        facts = _stage.inspected(folders[name] / "input.json")
+        labels = read_volume(folders[name] / "labels.mrc").data
+        found |= {(name, number) for number in named_at(rows, name, labels, facts)}
+    return found
 
 
 def described(name, sample, part):
@@ -37,7 +50,8 @@ def main(arguments):
     folders = {name: Path("results", name) for name in sorted(samples)}
     classes = {name: read_table(folder / "classes.csv") for name, folder in folders.items()}
     known = {name: Embeddings.load(folder / "embeddings.npz") for name, folder in folders.items()}
-    table = rank_for_review(known, classes, arguments.count)
+    named = named_in(arguments.examples, folders)
+    table = rank_for_review(known, classes, arguments.count, named)
     images, places = {}, {}
     for name, part in table.groupby("tomogram"):
         for index, place, image in described(name, samples[name], part):
@@ -54,6 +68,7 @@ def main(arguments):
 
 options = _stage.parser(__doc__)
 options.add_argument("--sheet", required=True)
+options.add_argument("--examples", required=True, help="may be missing")
 options.add_argument("--count", type=int, default=24)
 options.add_argument("--table", required=True)
 options.add_argument("--pictures", required=True)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
 from tomocensus.classify.embeddings import Embeddings
 
+# Farther apart than any vectors: where nothing is named or chosen yet, doubt alone decides.
+_FAR = 1e9
+
 
 def rank_for_review(
-    embeddings: dict[str, Embeddings], classes: dict[str, pd.DataFrame], count: int = 30
+    embeddings: dict[str, Embeddings],
+    classes: dict[str, pd.DataFrame],
+    count: int = 30,
+    named: Collection[tuple[str, int]] = (),
 ) -> pd.DataFrame:
-    """List the instances to name next, best first.
+    """List the instances to name next, best first; none that has a name already.
 
     Greedy: each choice has the largest product of doubt (1 - confidence, at least 0.05) and
-    distance to the nearest instance already chosen, in standardised vectors. Doubt alone would
-    show thirty times the same kind of object. As in farthest-first core sets (Sener and Savarese
-    2018), weighed by doubt.
+    distance to the nearest instance already named or chosen, in standardised vectors. Doubt alone
+    would show thirty times the same kind of object. As in farthest-first core sets (Sener and
+    Savarese 2018), weighed by doubt.
 
     Parameters
     ----------
@@ -26,7 +34,9 @@ def rank_for_review(
         Of each tomogram, from :func:`tomocensus.classify.apply_head`: columns instance, class,
         confidence.
     count : int
-        Length of the list; shorter where there are fewer instances.
+        Length of the list; shorter where there are fewer instances without a name.
+    named : collection of tuple
+        Tomogram and number of the instances that the examples name.
 
     Returns
     -------
@@ -45,11 +55,20 @@ def rank_for_review(
     points = np.concatenate(vectors)
     points = (points - points.mean(axis=0)) / (points.std(axis=0) + 0.05)
     doubt = np.maximum(1 - table["confidence"].to_numpy(float), 0.05)
-    chosen = [int(doubt.argmax())]
-    nearest = np.linalg.norm(points - points[chosen[0]], axis=1)
-    while len(chosen) < min(count, len(table)):
-        worth = doubt * nearest
-        worth[chosen] = -1
-        chosen.append(int(worth.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    named = set(named)
+    pairs = zip(table["tomogram"], table["instance"], strict=True)
+    taken = np.array([pair in named for pair in pairs])
+    nearest = np.full(len(table), _FAR)
+
+    def approach(index):
+        away = np.linalg.norm(points - points[index], axis=1)
+        np.minimum(nearest, away, out=nearest)
+
+    for index in np.flatnonzero(taken):
+        approach(index)
+    chosen = []
+    for _ in range(min(count, int((~taken).sum()))):
+        chosen.append(int(np.where(taken, -1, doubt * nearest).argmax()))
+        taken[chosen[-1]] = True
+        approach(chosen[-1])
     return table.loc[chosen, columns].reset_index(drop=True)
