@@ -18,7 +18,7 @@ from tomocensus.classify import (
 )
 from tomocensus.classify.embeddings import vectors_of
 from tomocensus.classify.encoder import build
-from tomocensus.classify.examples import named_at
+from tomocensus.classify.examples import ANGSTROM, named_at
 from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import (
     Prior,
@@ -32,7 +32,7 @@ from tomocensus.classify.head import (
     softmax,
     with_shares,
 )
-from tomocensus.classify.review import rank_for_review
+from tomocensus.classify.review import examples_header, rank_for_review
 from tomocensus.classify.views import (
     CLOSE,
     LOOKS,
@@ -675,6 +675,15 @@ def test_review_lists_nothing_that_has_a_name_and_keeps_away_from_it():
     assert truth.set_index("instance")["class"][first] == "c"
     everything = {("t", number) for number in range(1, 61)}
     assert len(rank_for_review({"t": known}, {"t": classes}, named=everything)) == 0
+
+
+def test_rows_to_add_are_as_the_examples_file_has_them(tmp_path):
+    path = tmp_path / "examples.csv"
+    assert examples_header(path) == (["tomogram", "x", "y", "z", "class"], "\t")
+    path.write_text("\n")
+    assert examples_header(path) == (["tomogram", "x", "y", "z", "class"], "\t")
+    path.write_text("# by hand\nclass,tomogram,x_angstrom,y_angstrom,z_angstrom,note\n")
+    assert examples_header(path) == (["class", "tomogram", *ANGSTROM, "note"], ",")
 
 
 def two_views(embedding_tells: bool, features_tell: bool, seed=0, each=20):

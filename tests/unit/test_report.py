@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from tomocensus.classify.examples import COLUMNS, read_examples
+from tomocensus.classify.examples import ANGSTROM, COLUMNS, read_examples
 from tomocensus.report import build_report, inner_point, picture, split_pictures, thumbnail
 from tomocensus.report.charts import bars, histogram, lines
 from tomocensus.report.colours import class_colours, colour, recolour_png
@@ -91,12 +91,14 @@ def page():
     )
 
 
-def to_name(tomogram, labels, name="one"):
+def to_name(tomogram, labels, name="one", columns=COLUMNS, separator="\t"):
     point = inner_point(labels, 2, ndimage.find_objects(labels)[1])
     image = thumbnail(tomogram, labels, 2, point, 12)
     place = dict(zip("xyz", point, strict=True))
     row = {"tomogram": name, "instance": 2, "class": name, "confidence": 0.4}
-    return [{**row, **place, "image": image}]
+    far = {f"{axis}_angstrom": value * 10.0 - 5.5 for axis, value in place.items()}
+    told = {"examples": f"config/{name}.tsv", "columns": list(columns), "separator": separator}
+    return {**told, "rows": [{**row, **place, **far, "image": image}]}
 
 
 def test_overlays_have_the_colours_of_what_lies_there():
@@ -374,8 +376,19 @@ def test_browser_sorts_filters_and_jumps(page, tmp_path):
     assert 'data-ring="62.5%"' in dom
 
 
-@pytest.mark.parametrize("name", ["vesicle", 'er #2, "rough"', '"'])
-def test_browser_writes_rows_for_the_examples_file(page, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "columns", "separator"),
+    [
+        ("vesicle", COLUMNS, "\t"),
+        ('er #2, "rough"', ("note", "class", *COLUMNS[:4]), ","),
+        ('"', ("tomogram", *ANGSTROM, "class"), "\t"),
+    ],
+)
+def test_browser_writes_rows_for_the_examples_file(tmp_path, name, columns, separator):
+    tomogram, probability, labels, table = scene()
+    drawn = picture(tomogram, probability, labels, table, slices=3)
+    review = to_name(tomogram, labels, columns=columns, separator=separator)
+    page = build_report({"one": drawn}, table, counts_of(table), review=review)
     act = f"""<script>
     const field = document.querySelector(".review input");
     field.value = {json.dumps(name)};
@@ -386,10 +399,26 @@ def test_browser_writes_rows_for_the_examples_file(page, tmp_path, name):
     </script></body>"""
     dom = chromium(tmp_path, page.replace("</body>", act))
     row = json.loads(unescape(re.search(r'data-named="(.*?)"', dom)[1]))
-    (tmp_path / "examples.tsv").write_text("\t".join(COLUMNS) + "\n" + row + "\n")
+    (tmp_path / "examples.tsv").write_text(separator.join(columns) + "\n" + row + "\n")
     named = read_examples(tmp_path / "examples.tsv")[list(COLUMNS)]
-    assert named.to_numpy().tolist() == [["one", 49, 19, 6, name]]
+    place = [49, 19, 6]
+    if "x_angstrom" in columns:
+        place = [value * 10 - 5.5 for value in place]
+    assert named.to_numpy().tolist() == [["one", *place, name]]
     assert 'data-z="z = ' in dom
+
+
+def test_the_page_says_what_the_rows_to_copy_are_for():
+    tomogram, _, labels, table = scene()
+    review = to_name(tomogram, labels, columns=("tomogram", *ANGSTROM, "class"), separator=",")
+    html = build_report({}, table, counts_of(table), review=review)
+    assert "config/one.tsv" in html
+    assert "x_angstrom, y_angstrom, z_angstrom, class (Å), separated by commas" in html
+    html = build_report({}, table, counts_of(table), review=to_name(tomogram, labels))
+    assert "tomogram, x, y, z, class (voxels from 0), separated by tabs" in html
+    assert 'id="review"' not in build_report(
+        {}, table, counts_of(table), review={**review, "rows": []}
+    )
 
 
 def test_a_thumbnail_outlines_the_instance_at_its_scale():

@@ -138,5 +138,9 @@ def test_classes_are_scored_against_the_truth(project):
     assert set(scores["tomogram"]) == {"007"}
     assert scores.set_index("metric")["value"]["class_accuracy"] == 1
     review = json.loads((project / "results" / "review.json").read_text())
-    assert {row["tomogram"] for row in review} <= set(NAMES)
-    assert {row["class"] for row in review} <= {"01", "02", "unknown"}
+    assert review["columns"] == ["tomogram", "x", "y", "z", "class"]
+    # The other one's objects have names.
+    assert {row["tomogram"] for row in review["rows"]} == {"007"}
+    assert {row["class"] for row in review["rows"]} <= {"01", "02", "unknown"}
+    for row in review["rows"]:
+        assert [row[f"{axis}_angstrom"] for axis in "xyz"] == [row[a] * VOXEL_SIZE for a in "xyz"]

@@ -50,7 +50,7 @@ def build_report(
     inputs: dict[str, dict] | None = None,
     provenance: dict | None = None,
     models: dict[str, dict] | None = None,
-    review: list[dict] | None = None,
+    review: dict | None = None,
     title: str = "TomoCensus",
 ) -> str:
     """Put a data set's results into one self-contained HTML page.
@@ -74,9 +74,11 @@ def build_report(
     models : dict, optional
         Cards by kind; ``history`` of the segmenter, ``classes`` and ``confusion_matrix`` of the
         classifier are drawn.
-    review : list of dict, optional
-        Instances to name next: ``tomogram``, ``instance``, ``class``, ``confidence``, ``x``, ``y``,
-        ``z`` (voxels) and ``image`` (base64 PNG).
+    review : dict, optional
+        ``rows``: the instances to name next, each ``tomogram``, ``instance``, ``class``,
+        ``confidence``, ``x``, ``y``, ``z`` (voxels), ``x_angstrom``, ``y_angstrom``, ``z_angstrom``
+        and ``image`` (base64 PNG). ``examples``, ``columns``, ``separator``: the file that names
+        are for, and what its rows are.
     title : str
 
     Returns
@@ -288,32 +290,46 @@ def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
     return f"<details><summary>Counts and sizes as a table</summary>{note}{drawn}</details>"
 
 
-def _review(review: list[dict] | None) -> str:
+def _review(review: dict | None) -> str:
     """Return the instances most worth naming, each with its picture and a field for its name."""
-    if not review:
+    if not review or not review["rows"]:
         return ""
     cards = []
-    for one in review:
+    for one in review["rows"]:
         name, number = escape(str(one["tomogram"])), int(one["instance"])
-        place = " ".join(f'data-{axis}="{int(one[axis])}"' for axis in "xyz")
+        # The class is typed; what else a file has for columns stays empty.
+        cells = [None if key == "class" else str(_place(one, key)) for key in review["columns"]]
         cards.append(
-            f'<li data-tomogram="{name}" {place}><button type="button" class="look" '
-            f'data-instance="{number}"><img alt="{name} {number}" width="128" height="128" '
+            f'<li data-tomogram="{name}" data-cells="{escape(json.dumps(cells))}">'
+            f'<button type="button" class="look" data-instance="{number}">'
+            f'<img alt="{name} {number}" width="128" height="128" '
             f'src="data:image/png;base64,{escape(one["image"])}"></button>'
             f"<span>{name} #{number}</span>"
             f'<span class="muted">{escape(str(one["class"]))}</span>'
             f'<input list="classes" placeholder="name it" aria-label="class of {name} {number}">'
             "</li>"
         )
+    columns = escape(", ".join(review["columns"]))
+    unit = "Å" if "x_angstrom" in review["columns"] else "voxels from 0"
+    separator = review["separator"]
     return (
-        '<section class="card" id="review"><h2>Name these next</h2><p class="muted">Uncertain and '
-        "unlike each other: a name for one of them teaches most. Type names, copy the rows into "
-        "the examples file, run <code>train_classifier</code>, then the workflow again.</p>"
+        '<section class="card" id="review"><h2>Name these next</h2><p class="muted">Uncertain, and '
+        "unlike each other and what has a name: a name for one of them teaches most. Type names, "
+        f"copy the rows to the end of <code>{escape(review['examples'])}</code>, run "
+        "<code>train_classifier</code>, then the workflow again.</p>"
         f'<ol class="review">{"".join(cards)}</ol><datalist id="classes"></datalist>'
-        '<textarea id="named" rows="4" readonly aria-label="rows for the examples file" '
-        'placeholder="tomogram, x, y, z, class"></textarea>'
+        f'<p class="muted">Rows for this file: {columns} ({unit}), separated by '
+        f"{'tabs' if separator == chr(9) else 'commas'}. A new file begins with a row of these "
+        'names.</p><textarea id="named" rows="4" readonly aria-label="rows for the examples file" '
+        f'data-separator="{escape(separator)}" placeholder="{columns}"></textarea>'
         '<button type="button" id="copy">Copy rows</button></section>'
     )
+
+
+def _place(row: dict, column: str):
+    """Return what a row of the examples file has in a column but for the class."""
+    known = ("tomogram", *"xyz", "x_angstrom", "y_angstrom", "z_angstrom")
+    return row[column] if column in known else ""
 
 
 def _splits(pictures: dict[str, dict]) -> str:

@@ -188,10 +188,11 @@ window.onerror = (text) => {
   const cards = [...document.querySelectorAll(".review li")];
   if (cards.length) {
     Object.keys(data.colours).sort().forEach((name) => { if (name !== "unknown") make("option", undefined, byId("classes")).value = name; });
+    const typed = (card) => card.querySelector("input").value.trim().replace(/\s+/g, " ");
     const write = () => {
       byId("named").value = cards
-        .filter((card) => card.querySelector("input").value.trim())
-        .map((card) => [card.dataset.tomogram, card.dataset.x, card.dataset.y, card.dataset.z, quoted(card.querySelector("input").value.trim())].join("\t"))
+        .filter(typed)
+        .map((card) => JSON.parse(card.dataset.cells).map((cell) => quoted(cell ?? typed(card))).join(byId("named").dataset.separator))
         .join("\n");
     };
     cards.forEach((card) => {
