@@ -273,6 +273,33 @@ def test_bars_are_as_long_as_their_values():
     assert re.findall(r'width="([\d.]+)"', drawn) == ["250.0", "125.0"]
 
 
+def test_long_names_of_bars_are_cut_and_told_whole():
+    drawn = bars([("virus_like_particle_of_all", 10, "red", "(2 nm)")], "x")
+    (shown,) = re.findall(
+        r'end"><title>virus_like_particle_of_all: 10 \(2 nm\)</title>(.*?)<', drawn
+    )
+    assert shown == "virus_like_p…le_of_all"
+
+
+def test_groups_are_compared_class_by_class_with_those_that_have_no_objects():
+    table = scene("virus_like_particle", "a&b")[3].assign(group="treated, two days")
+    counts = pd.concat(
+        [
+            counts_of(table).assign(group=group, count=count)
+            for group, count in [("treated, two days", [1, 1]), ("untreated", 0), ("", 0)]
+        ]
+    )
+    html = build_report({}, table, counts)
+    assert Page(html).wrong == []
+    assert html.index("<h3>virus_like_particle by group") < html.index("<h3>a&amp;b by group")
+    chart = html[html.index("<h3>virus_like_particle by group") :].split("</figure>")[0]
+    told = re.findall(r'end"><title>(.*?): (.*?)</title>', chart)
+    assert told == [
+        ("no group", "0"), ("treated, two days", "1 (20.0 nm)"), ("untreated", "0"),
+    ]  # fmt: skip
+    assert "by group" not in build_report({}, table, counts_of(table))
+
+
 def test_very_many_rows_are_listed_in_part_and_counted_whole(monkeypatch):
     for name, most in (("MOST_ROWS", 3), ("MOST_COUNTS", 2), ("MOST_RECORDS", 1)):
         monkeypatch.setattr(f"tomocensus.report.html.{name}", most)
@@ -309,6 +336,22 @@ def test_histogram_counts_every_finite_value():
     drawn = histogram([1.0, 2.0, 2.0, np.nan, 9.0], "red", "sizes", "nm")
     assert sum(int(n) for n in re.findall(r": (\d+)</title>", drawn)) == 4
     assert histogram([np.nan], "red", "sizes", "nm") == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([24.118, 24.131], ["24.118", "24.1245", "24.131"]),
+        ([1000, 1001], ["1,000", "1,000.5", "1,001"]),
+        ([12.345, 61.8], ["12.3", "37.1", "61.8"]),
+        ([0.001, 900_000], ["0", "450,000", "900,000"]),
+        ([24.0, 24.0 + 1e-9], ["23.5", "24", "24.5"]),
+        ([-1.0, 1.0], ["-1", "0", "1"]),
+    ],
+)
+def test_the_ticks_of_a_histogram_differ(values, expected):
+    drawn = histogram(values, "red", "sizes", "nm")
+    assert re.findall(r'y="157"[^>]*>(.*?)<', drawn) == expected
 
 
 def test_curve_without_points_is_left_out():
@@ -504,6 +547,26 @@ def test_whole_objects_and_those_whose_other_parts_were_specks_are_not_drawn():
         }
     )
     assert split_pictures(tomogram, labels, clusters) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "widest"), [((16, 400, 60), 110), ((16, 40, 40), 640), ((16, 40, 400), 640)]
+)
+def test_tall_tomograms_fit_on_the_screen(tmp_path, shape, widest):
+    labels = np.zeros(shape, np.int32)
+    labels[4:10, 5:20, 5:20] = 1
+    table = scene()[3].head(1)
+    noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    drawn = picture(Volume(noise, 10.0), None, labels, table, slices=2)
+    act = """<script>
+      const box = document.getElementById("xy").getBoundingClientRect();
+      document.body.dataset.box = box.width + "/" + box.height;
+    </script></body>"""
+    html = build_report({"one": drawn}, table, counts_of(table)).replace("</body>", act)
+    dom = chromium(tmp_path, html, "--virtual-time-budget=3000")
+    width, height = map(float, re.search(r'data-box="([\d.]+)/([\d.]+)"', dom).groups())
+    assert width <= widest
+    assert height <= 730
 
 
 def test_narrow_page_does_not_scroll_sideways(page, tmp_path):

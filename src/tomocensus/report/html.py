@@ -36,8 +36,8 @@ _COLUMNS = (
     "z_angstrom",
 )
 _TEXT = ("tomogram", "group", "class", "separation")
-# Classes with a histogram, and warnings that are seen without a click.
-_HISTOGRAMS, _WARNINGS = 12, 10
+# Classes with charts of their own, and warnings that are seen without a click.
+_CHARTED, _WARNINGS = 12, 10
 # Of instances, of counts and of tomograms' records; a browser shows no more in good time.
 MOST_ROWS, MOST_COUNTS, MOST_RECORDS = 100_000, 5_000, 500
 
@@ -103,7 +103,7 @@ def build_report(
         "data": _json(data),
         "cards": _cards(instances, pictures, inputs),
         "warnings": _warnings(inputs),
-        "charts": _charts(instances, colours),
+        "charts": _charts(instances, counts, colours),
         "counts": _counts(counts, pictures),
         "listed": _left_out(len(listed), len(instances), "instances", "census.csv"),
         "splits": _splits(pictures),
@@ -230,23 +230,16 @@ def _warnings(inputs: dict) -> str:
     return f'<section class="card warn"><h2>Warnings</h2><ul>{shown}</ul>{rest}</section>'
 
 
-def _charts(instances: pd.DataFrame, colours: dict) -> str:
-    """Return counts by class, by class and group, sizes by class, and confidence."""
+def _charts(instances: pd.DataFrame, counts: pd.DataFrame | None, colours: dict) -> str:
+    """Return counts by class, of each class by group, sizes by class, and confidence."""
     if not len(instances):
         return '<p class="muted">No instances were found.</p>'
     order = instances["class"].value_counts()
     bars = [(name, int(n), css(colours[name])) for name, n in order.items()]
     figures = [f"<figure><h3>Instances per class</h3>{charts.bars(bars, 'counts')}</figure>"]
-    if "group" in instances and instances["group"].nunique() > 1:
-        both = instances.groupby(["class", "group"]).size()
-        bars = [
-            (f"{name} · {group or 'no group'}", int(n), css(colours[name]))
-            for (name, group), n in both.items()
-        ]
-        drawn = charts.bars(bars, "counts by class and group")
-        figures.append(f"<figure><h3>Instances per class and group</h3>{drawn}</figure>")
+    figures += _by_group(instances, counts, order.index[:_CHARTED], colours)
     if "equivalent_diameter_angstrom" in instances:
-        for name in order.index[:_HISTOGRAMS]:
+        for name in order.index[:_CHARTED]:
             size = instances.loc[instances["class"] == name, "equivalent_diameter_angstrom"] / 10
             heading = f"Size of {name}"
             drawn = charts.histogram(size, css(colours[name]), heading, "equivalent diameter, nm")
@@ -257,6 +250,35 @@ def _charts(instances: pd.DataFrame, colours: dict) -> str:
         )
         figures.append(f"<figure>{drawn}</figure>" if drawn else "")
     return f'<div class="grid">{"".join(figures)}</div>'
+
+
+def _by_group(instances: pd.DataFrame, counts, classes, colours: dict) -> list[str]:
+    """Return a chart of each class that compares the groups; none where there is one group.
+
+    The table of counts knows groups without objects.
+    """
+    if counts is None or not {"group", "class", "count"} <= set(counts) or not len(counts):
+        return []
+    groups = counts["group"].astype(object).fillna("").astype(str)
+    if groups.nunique() < 2:
+        return []
+    kinds = counts["class"].astype(str).replace("", "unknown")
+    total = pd.to_numeric(counts["count"]).groupby([kinds, groups]).sum()
+    sizes = {}
+    if {"group", "equivalent_diameter_angstrom"} <= set(instances):
+        both = instances.groupby(["class", "group"])
+        sizes = (both["equivalent_diameter_angstrom"].median() / 10).dropna().to_dict()
+    figures = []
+    for kind in classes:
+        bars = []
+        for group in sorted(groups.unique()):
+            row = (group or "no group", int(total.get((kind, group), 0)), css(colours[kind]))
+            size = sizes.get((kind, group))
+            bars.append(row if size is None else (*row, f"({size:,.1f} nm)"))
+        drawn = charts.bars(bars, f"{kind} by group")
+        note = "<figcaption>objects (median diameter)</figcaption>" if sizes else ""
+        figures.append(f"<figure><h3>{escape(kind)} by group</h3>{drawn}{note}</figure>")
+    return figures
 
 
 def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:

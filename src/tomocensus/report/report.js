@@ -34,6 +34,8 @@ window.onerror = (text) => {
     const [density, over] = frame.querySelectorAll("img");
     density.src = "data:image/jpeg;base64," + cut.density;
     density.width = cut.width; density.height = cut.height;
+    // As wide as the page, what is narrow and tall would fill several screens.
+    frame.style.maxWidth = Math.max((cut.width * 720) / cut.height, 90) + "px";
     const image = kind && cut[kind];
     over.hidden = !image;
     if (image) over.src = "data:image/png;base64," + image;
