@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 from html import unescape
 from html.parser import HTMLParser
 
@@ -482,6 +483,31 @@ def test_the_inner_point_of_a_bent_object_lies_in_it():
     labels[:, 5:25, 5:9] = labels[:, 21:25, 5:25] = 1
     x, y, z = inner_point(labels, 1, ndimage.find_objects(labels)[0])
     assert labels[z, y, x] == 1
+
+
+def test_the_inner_point_is_the_most_central_of_the_deep_ones():
+    labels = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=(40, 50, 60)), 3) > 0.02
+    labels, count = ndimage.label(labels)
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        mask = labels == number
+        depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
+        deep = np.argwhere(depth >= 0.9 * depth.max())
+        away = np.linalg.norm(deep - np.argwhere(mask).mean(axis=0), axis=1)
+        x, y, z = inner_point(labels, number, box)
+        assert depth[z, y, x] >= 0.9 * depth.max() - 1e-4
+        found = np.linalg.norm(np.array([z, y, x]) - np.argwhere(mask).mean(axis=0))
+        assert found == pytest.approx(away.min(), abs=1e-3)
+    assert count > 2
+
+
+def test_the_inner_point_of_a_large_object_takes_little_memory():
+    z, y, x = np.ogrid[:120, :120, :120]
+    labels = ((z - 60) ** 2 + (y - 60) ** 2 + (x - 60) ** 2 < 3400).astype(np.int16)
+    (box,) = ndimage.find_objects(labels)
+    tracemalloc.start()
+    assert inner_point(labels, 1, box) == (60, 60, 60)
+    assert tracemalloc.get_traced_memory()[1] < 20 * labels[box].size
+    tracemalloc.stop()
 
 
 def test_a_parted_component_is_drawn_as_one_and_as_parts(tmp_path):
