@@ -21,6 +21,8 @@ from tomocensus.provenance import read_json
 from tomocensus.samples import read_project
 from tomocensus.tables import read_table
 
+MISSING = 'napari is missing, or its Qt. Install them: pip install "napari[all]"'
+
 
 class Review:
     """One tomogram of a project, and the naming of its instances.
@@ -55,7 +57,7 @@ class Review:
             shown = Path(sample.probability)
             self.certain = read_json(folder / "input.json")["probability_scale"]
         # A map from before labels were given says nothing of these.
-        drawn = shown.is_file() and not sample.labels
+        drawn = shown.exists() and not sample.labels
         self.probability = read_volume(shown).data if drawn else None
         self.table = read_table(folder / "instances.csv")
         self.name = ""
@@ -149,10 +151,13 @@ def main() -> None:
         import napari
         from magicgui.widgets import ComboBox, Container, LineEdit
     except ImportError as error:
-        raise SystemExit('napari is missing. Install it: pip install "napari[all]"') from error
+        raise SystemExit(MISSING) from error
     with without_traceback():
         review = Review(arguments.project, arguments.tomogram)
-    viewer = napari.Viewer(title=f"TomoCensus {arguments.tomogram}")
+    try:
+        viewer = napari.Viewer(title=f"TomoCensus {arguments.tomogram}")
+    except ImportError as error:
+        raise SystemExit(MISSING) from error
     add_layers(viewer, review)
     name = LineEdit(label="class")
     known = ComboBox(label="known", choices=sorted(set(review.table["class"])))

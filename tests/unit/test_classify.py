@@ -18,7 +18,7 @@ from tomocensus.classify import (
 )
 from tomocensus.classify.embeddings import vectors_of
 from tomocensus.classify.encoder import build
-from tomocensus.classify.examples import named_at
+from tomocensus.classify.examples import ANGSTROM, named_at
 from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import (
     Prior,
@@ -32,7 +32,7 @@ from tomocensus.classify.head import (
     softmax,
     with_shares,
 )
-from tomocensus.classify.review import rank_for_review
+from tomocensus.classify.review import examples_header, rank_for_review
 from tomocensus.classify.views import (
     CLOSE,
     LOOKS,
@@ -663,6 +663,27 @@ def test_review_lists_each_instance_once_and_no_more_than_there_are():
     listed = rank_for_review({"t": known}, {"t": classes}, count=50)
     assert sorted(listed["instance"]) == known.instance.tolist()
     assert len(rank_for_review({}, {})) == 0
+
+
+def test_review_lists_nothing_that_has_a_name_and_keeps_away_from_it():
+    known, truth = clouds({"a": 20, "b": 20, "c": 20})
+    classes = pd.DataFrame({"instance": known.instance, "class": "a", "confidence": 0.5})
+    named = {("t", number) for number in (1, 2, 21)} | {("t", 0), ("other", 50)}
+    every = rank_for_review({"t": known}, {"t": classes}, count=100, named=named)
+    assert sorted(every["instance"]) == sorted({*range(1, 61)} - {1, 2, 21})
+    first = rank_for_review({"t": known}, {"t": classes}, count=1, named=named)["instance"][0]
+    assert truth.set_index("instance")["class"][first] == "c"
+    everything = {("t", number) for number in range(1, 61)}
+    assert len(rank_for_review({"t": known}, {"t": classes}, named=everything)) == 0
+
+
+def test_rows_to_add_are_as_the_examples_file_has_them(tmp_path):
+    path = tmp_path / "examples.csv"
+    assert examples_header(path) == (["tomogram", "x", "y", "z", "class"], "\t")
+    path.write_text("\n")
+    assert examples_header(path) == (["tomogram", "x", "y", "z", "class"], "\t")
+    path.write_text("# by hand\nclass,tomogram,x_angstrom,y_angstrom,z_angstrom,note\n")
+    assert examples_header(path) == (["class", "tomogram", *ANGSTROM, "note"], ",")
 
 
 def two_views(embedding_tells: bool, features_tell: bool, seed=0, each=20):

@@ -73,6 +73,14 @@ def test_a_star_file_of_each_class_has_the_particles_of_all_tomograms(tmp_path, 
     assert list(folder.iterdir()) == []
 
 
+def test_classes_with_letters_that_end_a_star_row_stay_in_one_column(tmp_path, instances):
+    named = instances.assign(**{"class": ["er #2", '5\' "cap" end']})
+    write_star(tmp_path / "a.star", named, FACTS)
+    found = read_star(tmp_path / "a.star")
+    assert found["tomocensusClass"].tolist() == ["er_2", "5_cap_end"]
+    assert found["rlnTomoParticleId"].tolist() == [1, 4]
+
+
 def test_euler_angles_turn_z_onto_the_axis():
     major = np.random.default_rng(1).normal(size=(20, 3))
     major /= np.linalg.norm(major, axis=1)[:, None]

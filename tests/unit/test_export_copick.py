@@ -1,10 +1,16 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tomocensus.export import copick_objects, write_copick_config, write_copick_run
+from tomocensus.export import (
+    copick_objects,
+    remove_other_runs,
+    write_copick_config,
+    write_copick_run,
+)
 from tomocensus.io import read_header, read_volume
 from tomocensus.picks import in_voxels, read
 from tomocensus.segment.annotated import read_annotated
@@ -36,10 +42,10 @@ def table():
 def project(tmp_path, table, labels):
     other = table.head(1).assign(**{"class": "dense body"})
     objects = copick_objects([table, other], COLOURS)
-    write_copick_config(tmp_path / "copick.json", objects)
-    folder = tmp_path / "ExperimentRuns" / "cell_01"
-    write_copick_run(folder, table, FACTS, labels, objects)
-    return tmp_path
+    folder = tmp_path / "results" / "copick"
+    write_copick_config(folder / "copick.json", objects, tmp_path / "copick")
+    write_copick_run(folder / "ExperimentRuns" / "cell_01", table, FACTS, labels, objects)
+    return folder
 
 
 def test_each_class_is_an_object_of_its_own_with_a_name_that_copick_takes(project):
@@ -52,7 +58,24 @@ def test_each_class_is_an_object_of_its_own_with_a_name_that_copick_takes(projec
     assert [one["label"] for one in found.values()] == [1, 2, 3]
     assert found["vesicle"]["radius"] == 150.0
     assert found["dense-body"]["color"] == [4, 5, 6, 255]
-    assert told["overlay_root"] == f"local://{project}"
+
+
+def test_copick_saves_picks_where_no_export_replaces_them(project):
+    told = json.loads((project / "copick.json").read_text())
+    assert told["static_root"] == f"local://{project}"
+    overlay = told["overlay_root"].removeprefix("local://")
+    assert overlay == str(project.parents[1] / "copick")
+    assert told["overlay_fs_args"] == {"auto_mkdir": True}
+    assert not Path(overlay).is_relative_to(project.parent)
+
+
+def test_runs_of_tomograms_that_are_gone_go(project):
+    runs = project / "ExperimentRuns"
+    (runs / "cell_00" / "Picks").mkdir(parents=True)
+    remove_other_runs(runs, ["cell_01", "cell_02"])
+    assert [run.name for run in runs.iterdir()] == ["cell_01"]
+    assert list((runs / "cell_01" / "Picks").iterdir())
+    remove_other_runs(project / "none", [])
 
 
 def test_picks_are_read_again_and_point_along_the_long_axis(project, table):
@@ -93,8 +116,8 @@ def test_a_tomogram_beside_makes_it_training_data(project, labels):
 
     rng = np.random.default_rng(0)
     density = rng.integers(1, 200, labels.shape)
-    run = project / "ExperimentRuns" / "cell_01"
-    (run / "VoxelSpacing10.000").mkdir()
+    run = project.parents[1] / "copick" / "ExperimentRuns" / "cell_01"
+    (run / "VoxelSpacing10.000").mkdir(parents=True)
     values = np.arange(200, dtype=np.float32)
     write_ome_zarr(run / "VoxelSpacing10.000" / "wbp.zarr", density, 10.0, values)
     (pair,) = read_annotated(project / "copick.json")

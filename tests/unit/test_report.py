@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 from html import unescape
 from html.parser import HTMLParser
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from tomocensus.classify.examples import COLUMNS, read_examples
+from tomocensus.classify.examples import ANGSTROM, COLUMNS, read_examples
 from tomocensus.report import build_report, inner_point, picture, split_pictures, thumbnail
 from tomocensus.report.charts import bars, histogram, lines
 from tomocensus.report.colours import class_colours, colour, recolour_png
@@ -91,12 +92,14 @@ def page():
     )
 
 
-def to_name(tomogram, labels, name="one"):
+def to_name(tomogram, labels, name="one", columns=COLUMNS, separator="\t"):
     point = inner_point(labels, 2, ndimage.find_objects(labels)[1])
     image = thumbnail(tomogram, labels, 2, point, 12)
     place = dict(zip("xyz", point, strict=True))
     row = {"tomogram": name, "instance": 2, "class": name, "confidence": 0.4}
-    return [{**row, **place, "image": image}]
+    far = {f"{axis}_angstrom": value * 10.0 - 5.5 for axis, value in place.items()}
+    told = {"examples": f"config/{name}.tsv", "columns": list(columns), "separator": separator}
+    return {**told, "rows": [{**row, **place, **far, "image": image}]}
 
 
 def test_overlays_have_the_colours_of_what_lies_there():
@@ -271,6 +274,33 @@ def test_bars_are_as_long_as_their_values():
     assert re.findall(r'width="([\d.]+)"', drawn) == ["250.0", "125.0"]
 
 
+def test_long_names_of_bars_are_cut_and_told_whole():
+    drawn = bars([("virus_like_particle_of_all", 10, "red", "(2 nm)")], "x")
+    (shown,) = re.findall(
+        r'end"><title>virus_like_particle_of_all: 10 \(2 nm\)</title>(.*?)<', drawn
+    )
+    assert shown == "virus_like_p…le_of_all"
+
+
+def test_groups_are_compared_class_by_class_with_those_that_have_no_objects():
+    table = scene("virus_like_particle", "a&b")[3].assign(group="treated, two days")
+    counts = pd.concat(
+        [
+            counts_of(table).assign(group=group, count=count)
+            for group, count in [("treated, two days", [1, 1]), ("untreated", 0), ("", 0)]
+        ]
+    )
+    html = build_report({}, table, counts)
+    assert Page(html).wrong == []
+    assert html.index("<h3>virus_like_particle by group") < html.index("<h3>a&amp;b by group")
+    chart = html[html.index("<h3>virus_like_particle by group") :].split("</figure>")[0]
+    told = re.findall(r'end"><title>(.*?): (.*?)</title>', chart)
+    assert told == [
+        ("no group", "0"), ("treated, two days", "1 (20.0 nm)"), ("untreated", "0"),
+    ]  # fmt: skip
+    assert "by group" not in build_report({}, table, counts_of(table))
+
+
 def test_very_many_rows_are_listed_in_part_and_counted_whole(monkeypatch):
     for name, most in (("MOST_ROWS", 3), ("MOST_COUNTS", 2), ("MOST_RECORDS", 1)):
         monkeypatch.setattr(f"tomocensus.report.html.{name}", most)
@@ -307,6 +337,22 @@ def test_histogram_counts_every_finite_value():
     drawn = histogram([1.0, 2.0, 2.0, np.nan, 9.0], "red", "sizes", "nm")
     assert sum(int(n) for n in re.findall(r": (\d+)</title>", drawn)) == 4
     assert histogram([np.nan], "red", "sizes", "nm") == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([24.118, 24.131], ["24.118", "24.1245", "24.131"]),
+        ([1000, 1001], ["1,000", "1,000.5", "1,001"]),
+        ([12.345, 61.8], ["12.3", "37.1", "61.8"]),
+        ([0.001, 900_000], ["0", "450,000", "900,000"]),
+        ([24.0, 24.0 + 1e-9], ["23.5", "24", "24.5"]),
+        ([-1.0, 1.0], ["-1", "0", "1"]),
+    ],
+)
+def test_the_ticks_of_a_histogram_differ(values, expected):
+    drawn = histogram(values, "red", "sizes", "nm")
+    assert re.findall(r'y="157"[^>]*>(.*?)<', drawn) == expected
 
 
 def test_curve_without_points_is_left_out():
@@ -374,8 +420,19 @@ def test_browser_sorts_filters_and_jumps(page, tmp_path):
     assert 'data-ring="62.5%"' in dom
 
 
-@pytest.mark.parametrize("name", ["vesicle", 'er #2, "rough"', '"'])
-def test_browser_writes_rows_for_the_examples_file(page, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "columns", "separator"),
+    [
+        ("vesicle", COLUMNS, "\t"),
+        ('er #2, "rough"', ("note", "class", *COLUMNS[:4]), ","),
+        ('"', ("tomogram", *ANGSTROM, "class"), "\t"),
+    ],
+)
+def test_browser_writes_rows_for_the_examples_file(tmp_path, name, columns, separator):
+    tomogram, probability, labels, table = scene()
+    drawn = picture(tomogram, probability, labels, table, slices=3)
+    review = to_name(tomogram, labels, columns=columns, separator=separator)
+    page = build_report({"one": drawn}, table, counts_of(table), review=review)
     act = f"""<script>
     const field = document.querySelector(".review input");
     field.value = {json.dumps(name)};
@@ -386,10 +443,26 @@ def test_browser_writes_rows_for_the_examples_file(page, tmp_path, name):
     </script></body>"""
     dom = chromium(tmp_path, page.replace("</body>", act))
     row = json.loads(unescape(re.search(r'data-named="(.*?)"', dom)[1]))
-    (tmp_path / "examples.tsv").write_text("\t".join(COLUMNS) + "\n" + row + "\n")
+    (tmp_path / "examples.tsv").write_text(separator.join(columns) + "\n" + row + "\n")
     named = read_examples(tmp_path / "examples.tsv")[list(COLUMNS)]
-    assert named.to_numpy().tolist() == [["one", 49, 19, 6, name]]
+    place = [49, 19, 6]
+    if "x_angstrom" in columns:
+        place = [value * 10 - 5.5 for value in place]
+    assert named.to_numpy().tolist() == [["one", *place, name]]
     assert 'data-z="z = ' in dom
+
+
+def test_the_page_says_what_the_rows_to_copy_are_for():
+    tomogram, _, labels, table = scene()
+    review = to_name(tomogram, labels, columns=("tomogram", *ANGSTROM, "class"), separator=",")
+    html = build_report({}, table, counts_of(table), review=review)
+    assert "config/one.tsv" in html
+    assert "x_angstrom, y_angstrom, z_angstrom, class (Å), separated by commas" in html
+    html = build_report({}, table, counts_of(table), review=to_name(tomogram, labels))
+    assert "tomogram, x, y, z, class (voxels from 0), separated by tabs" in html
+    assert 'id="review"' not in build_report(
+        {}, table, counts_of(table), review={**review, "rows": []}
+    )
 
 
 def test_a_thumbnail_outlines_the_instance_at_its_scale():
@@ -410,6 +483,31 @@ def test_the_inner_point_of_a_bent_object_lies_in_it():
     labels[:, 5:25, 5:9] = labels[:, 21:25, 5:25] = 1
     x, y, z = inner_point(labels, 1, ndimage.find_objects(labels)[0])
     assert labels[z, y, x] == 1
+
+
+def test_the_inner_point_is_the_most_central_of_the_deep_ones():
+    labels = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=(40, 50, 60)), 3) > 0.02
+    labels, count = ndimage.label(labels)
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        mask = labels == number
+        depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
+        deep = np.argwhere(depth >= 0.9 * depth.max())
+        away = np.linalg.norm(deep - np.argwhere(mask).mean(axis=0), axis=1)
+        x, y, z = inner_point(labels, number, box)
+        assert depth[z, y, x] >= 0.9 * depth.max() - 1e-4
+        found = np.linalg.norm(np.array([z, y, x]) - np.argwhere(mask).mean(axis=0))
+        assert found == pytest.approx(away.min(), abs=1e-3)
+    assert count > 2
+
+
+def test_the_inner_point_of_a_large_object_takes_little_memory():
+    z, y, x = np.ogrid[:120, :120, :120]
+    labels = ((z - 60) ** 2 + (y - 60) ** 2 + (x - 60) ** 2 < 3400).astype(np.int16)
+    (box,) = ndimage.find_objects(labels)
+    tracemalloc.start()
+    assert inner_point(labels, 1, box) == (60, 60, 60)
+    assert tracemalloc.get_traced_memory()[1] < 20 * labels[box].size
+    tracemalloc.stop()
 
 
 def test_a_parted_component_is_drawn_as_one_and_as_parts(tmp_path):
@@ -475,6 +573,26 @@ def test_whole_objects_and_those_whose_other_parts_were_specks_are_not_drawn():
         }
     )
     assert split_pictures(tomogram, labels, clusters) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "widest"), [((16, 400, 60), 110), ((16, 40, 40), 640), ((16, 40, 400), 640)]
+)
+def test_tall_tomograms_fit_on_the_screen(tmp_path, shape, widest):
+    labels = np.zeros(shape, np.int32)
+    labels[4:10, 5:20, 5:20] = 1
+    table = scene()[3].head(1)
+    noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    drawn = picture(Volume(noise, 10.0), None, labels, table, slices=2)
+    act = """<script>
+      const box = document.getElementById("xy").getBoundingClientRect();
+      document.body.dataset.box = box.width + "/" + box.height;
+    </script></body>"""
+    html = build_report({"one": drawn}, table, counts_of(table)).replace("</body>", act)
+    dom = chromium(tmp_path, html, "--virtual-time-budget=3000")
+    width, height = map(float, re.search(r'data-box="([\d.]+)/([\d.]+)"', dom).groups())
+    assert width <= widest
+    assert height <= 730
 
 
 def test_narrow_page_does_not_scroll_sideways(page, tmp_path):

@@ -1,3 +1,4 @@
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from tomocensus.classify import look_up_examples, read_examples
 from tomocensus.errors import InputError
 from tomocensus.io import write_labels, write_mrc
-from tomocensus.viewer import Review, add_layers
+from tomocensus.io.zarr import write_ome_zarr
+from tomocensus.viewer import Review, add_layers, main
 from tomocensus.volume import Volume
 
 
@@ -72,6 +74,33 @@ def test_a_given_map_is_what_is_shown(project):
     review = Review(project, "a")
     assert (review.probability == 200).all()
     assert review.certain == 255
+
+
+def test_a_given_ome_zarr_map_is_shown(project):
+    given = np.zeros((8, 20, 30), np.uint8)
+    given[3, 6, 7] = 1
+    write_ome_zarr(project / "given.zarr", given, 10.0, np.array([0, 100], np.uint8))
+    sheet = "tomogram\tpath\tprobability\na\ta.mrc\tgiven.zarr\n"
+    (project / "config" / "tomograms.tsv").write_text(sheet)
+    (project / "results" / "a" / "input.json").write_text('{"probability_scale": 100}')
+    review = Review(project, "a")
+    np.testing.assert_array_equal(np.asarray(review.probability), given * 100)
+    components = pytest.importorskip("napari.components", reason="napari is not installed")
+    viewer = components.ViewerModel()
+    add_layers(viewer, review)
+    assert viewer.layers["probability"].data[3, 6, 7] == 100
+
+
+def test_what_to_install_is_told_where_napari_has_no_qt(project, monkeypatch):
+    def no_window(**options):
+        raise ImportError("No Qt bindings could be found")
+
+    widgets = dict.fromkeys(["ComboBox", "Container", "LineEdit"])
+    monkeypatch.setitem(sys.modules, "napari", SimpleNamespace(Viewer=no_window))
+    monkeypatch.setitem(sys.modules, "magicgui.widgets", SimpleNamespace(**widgets))
+    monkeypatch.setattr(sys, "argv", ["viewer", str(project), "a"])
+    with pytest.raises(SystemExit, match="pip install"):
+        main()
 
 
 def test_a_project_may_be_named_by_a_relative_path(project, monkeypatch):

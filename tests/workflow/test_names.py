@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -111,10 +112,35 @@ def test_a_copick_project_keeps_the_names(project):
     assert "Nothing to be done" in said
 
 
+def test_what_is_saved_in_copick_stays_and_a_moved_project_is_told_its_new_place(project):
+    config = project / "results" / "copick" / "copick.json"
+    assert run(project, "--", "export_copick")[0] == 0
+    overlay = json.loads(config.read_text())["overlay_root"].removeprefix("local://")
+    own = Path(overlay, "ExperimentRuns", "007", "Picks", "me_1_01.json")
+    own.parent.mkdir(parents=True)
+    own.write_text("{}")
+    (config.parent / "ExperimentRuns" / "gone").mkdir()
+    again = ("--forcerun", "copick_objects", "copick_run")
+    assert run(project, *again, "--", "export_copick")[0] == 0
+    assert own.read_text() == "{}"
+    runs = (config.parent / "ExperimentRuns").iterdir()
+    assert sorted(path.name for path in runs) == ["007", "1e2"]
+    moved = project.rename(project.with_name("moved"))
+    status, said = run(moved, "-n", "--", "export_copick")
+    moved.rename(project)
+    assert status == 0, said
+    assert "rule copick_objects" in said
+    assert "rule measure" not in said
+
+
 def test_classes_are_scored_against_the_truth(project):
     scores = read_table(project / "results" / "evaluation.csv")
     assert set(scores["tomogram"]) == {"007"}
     assert scores.set_index("metric")["value"]["class_accuracy"] == 1
     review = json.loads((project / "results" / "review.json").read_text())
-    assert {row["tomogram"] for row in review} <= set(NAMES)
-    assert {row["class"] for row in review} <= {"01", "02", "unknown"}
+    assert review["columns"] == ["tomogram", "x", "y", "z", "class"]
+    # The other one's objects have names.
+    assert {row["tomogram"] for row in review["rows"]} == {"007"}
+    assert {row["class"] for row in review["rows"]} <= {"01", "02", "unknown"}
+    for row in review["rows"]:
+        assert [row[f"{axis}_angstrom"] for axis in "xyz"] == [row[a] * VOXEL_SIZE for a in "xyz"]

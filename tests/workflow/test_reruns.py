@@ -22,6 +22,7 @@ from small_project import (
 
 from tomocensus.io import read_volume, write_labels, write_mrc
 from tomocensus.models import load_model, save_model
+from tomocensus.tables import read_table
 from tomocensus.volume import Volume
 
 pytestmark = pytest.mark.slow
@@ -324,16 +325,21 @@ def test_an_edited_annotation_or_truth_runs_evaluation_only(project):
     assert stale(project) == {"evaluate": 1, "report": 1}
 
 
-def test_edited_examples_run_evaluation_and_the_next_training(project):
+def test_edited_examples_run_evaluation_review_and_the_next_training(project):
     snakemake(project, "train_classifier")
     after_training = stale(project)
     assert after_training == {**times(2, {"classify": 1, **AFTER_CLASSIFY}), **JOINED}
     assert stale(project, "train_classifier") == {}
     snakemake(project)
     assert stale(project) == {}
+    # All that has no name yet: in one tomogram the lower half has, in the other the upper.
+    listed = read_table(project / "results" / "review.csv")
+    assert len(listed) == 4
+    halves = zip(listed["tomogram"], listed["y"] > 24, strict=True)
+    assert set(halves) == {("one", True), ("two", False)}
     path = project / "examples.tsv"
     path.write_text(path.read_text().replace("two\t36\t36\t8\tb\n", "two\t36\t12\t8\tb\n"))
-    assert stale(project) == {"evaluate": 1, "report": 1}
+    assert stale(project) == {"evaluate": 1, "review": 1, "report": 1}
     assert stale(project, "train_classifier") == {"train_classifier": 1}
 
 

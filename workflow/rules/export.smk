@@ -70,9 +70,13 @@ rule copick_objects:
         script=script("export_copick"),
         sheet=config["tomograms"],
         tomograms=sorted(SAMPLES),
+        # What users save in copick: no output of any rule. copick wants the whole path, so that a
+        # project that was moved needs another copick.json.
+        overlay=os.path.abspath("copick"),
         code=code("export_copick"),
     shell:
-        "python {params.script:q} --sheet {params.sheet:q} --config {output:q} --log {log:q}"
+        "python {params.script:q} --sheet {params.sheet:q} --overlay {params.overlay:q}"
+        " --config {output:q} --log {log:q}"
 
 
 rule copick_run:

@@ -56,10 +56,12 @@ rule review:
     params:
         script=script("review"),
         sheet=config["tomograms"],
+        examples=config["examples"],
+        example_content=content(config["examples"]),
         code=code("review"),
     shell:
-        "python {params.script:q} --sheet {params.sheet:q} --table {output.table:q}"
-        " --pictures {output.pictures:q} --log {log:q}"
+        "python {params.script:q} --sheet {params.sheet:q} --examples {params.examples:q}"
+        " --table {output.table:q} --pictures {output.pictures:q} --log {log:q}"
 
 
 rule report:

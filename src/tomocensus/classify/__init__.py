@@ -3,13 +3,14 @@
 from tomocensus.classify.embeddings import Embeddings, embed
 from tomocensus.classify.examples import append_examples, look_up_examples, read_examples
 from tomocensus.classify.head import apply_head, fit_head
-from tomocensus.classify.review import rank_for_review
+from tomocensus.classify.review import examples_header, rank_for_review
 
 __all__ = [
     "Embeddings",
     "append_examples",
     "apply_head",
     "embed",
+    "examples_header",
     "fit_head",
     "look_up_examples",
     "rank_for_review",

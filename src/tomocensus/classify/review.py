@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from tomocensus.classify.embeddings import Embeddings
+from tomocensus.classify.examples import COLUMNS, _split
+
+# Farther apart than any vectors: where nothing is named or chosen yet, doubt alone decides.
+_FAR = 1e9
 
 
 def rank_for_review(
-    embeddings: dict[str, Embeddings], classes: dict[str, pd.DataFrame], count: int = 30
+    embeddings: dict[str, Embeddings],
+    classes: dict[str, pd.DataFrame],
+    count: int = 30,
+    named: Collection[tuple[str, int]] = (),
 ) -> pd.DataFrame:
-    """List the instances to name next, best first.
+    """List the instances to name next, best first; none that has a name already.
 
     Greedy: each choice has the largest product of doubt (1 - confidence, at least 0.05) and
-    distance to the nearest instance already chosen, in standardised vectors. Doubt alone would
-    show thirty times the same kind of object. As in farthest-first core sets (Sener and Savarese
-    2018), weighed by doubt.
+    distance to the nearest instance already named or chosen, in standardised vectors. Doubt alone
+    would show thirty times the same kind of object. As in farthest-first core sets (Sener and
+    Savarese 2018), weighed by doubt.
 
     Parameters
     ----------
@@ -26,7 +36,9 @@ def rank_for_review(
         Of each tomogram, from :func:`tomocensus.classify.apply_head`: columns instance, class,
         confidence.
     count : int
-        Length of the list; shorter where there are fewer instances.
+        Length of the list; shorter where there are fewer instances without a name.
+    named : collection of tuple
+        Tomogram and number of the instances that the examples name.
 
     Returns
     -------
@@ -45,11 +57,47 @@ def rank_for_review(
     points = np.concatenate(vectors)
     points = (points - points.mean(axis=0)) / (points.std(axis=0) + 0.05)
     doubt = np.maximum(1 - table["confidence"].to_numpy(float), 0.05)
-    chosen = [int(doubt.argmax())]
-    nearest = np.linalg.norm(points - points[chosen[0]], axis=1)
-    while len(chosen) < min(count, len(table)):
-        worth = doubt * nearest
-        worth[chosen] = -1
-        chosen.append(int(worth.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    named = set(named)
+    pairs = zip(table["tomogram"], table["instance"], strict=True)
+    taken = np.array([pair in named for pair in pairs])
+    nearest = np.full(len(table), _FAR)
+
+    def approach(index):
+        away = np.linalg.norm(points - points[index], axis=1)
+        np.minimum(nearest, away, out=nearest)
+
+    for index in np.flatnonzero(taken):
+        approach(index)
+    chosen = []
+    for _ in range(min(count, int((~taken).sum()))):
+        chosen.append(int(np.where(taken, -1, doubt * nearest).argmax()))
+        taken[chosen[-1]] = True
+        approach(chosen[-1])
     return table.loc[chosen, columns].reset_index(drop=True)
+
+
+def examples_header(path: str | Path) -> tuple[list[str], str]:
+    """Return what a row that is added to an examples file has to be.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it may be missing or empty.
+
+    Returns
+    -------
+    columns : list of str
+        Names of the columns, in the file's order.
+    separator : str
+        Between the cells.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.read_bytes().strip():
+        return list(COLUMNS), "\t"
+    separator, _, cells = _split(path)
+    return cells[0], separator

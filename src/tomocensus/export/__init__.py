@@ -1,6 +1,11 @@
 """Write instances in the formats of other programs."""
 
-from tomocensus.export.copick import copick_objects, write_copick_config, write_copick_run
+from tomocensus.export.copick import (
+    copick_objects,
+    remove_other_runs,
+    write_copick_config,
+    write_copick_run,
+)
 from tomocensus.export.imod import (
     read_imod_points,
     write_imod_points,
@@ -20,6 +25,7 @@ __all__ = [
     "read_imod_points",
     "read_picks",
     "read_star",
+    "remove_other_runs",
     "write_copick_config",
     "write_copick_run",
     "write_imod_points",

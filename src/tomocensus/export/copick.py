@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,8 +56,20 @@ def copick_objects(
     return objects
 
 
-def write_copick_config(path: str | os.PathLike, objects: list[dict]) -> None:
-    """Write the configuration of the copick project in the folder of `path`."""
+def write_copick_config(
+    path: str | os.PathLike, objects: list[dict], overlay: str | os.PathLike
+) -> None:
+    """Write the configuration of the copick project in the folder of `path`.
+
+    Parameters
+    ----------
+    path : path-like
+        ``copick.json``. copick only reads what lies beside it, for that is made anew.
+    objects : list of dict
+        As of :func:`copick_objects`.
+    overlay : path-like
+        Folder in which copick saves what its users pick and draw; copick makes it.
+    """
     write_json(
         path,
         {
@@ -67,10 +80,27 @@ def write_copick_config(path: str | os.PathLike, objects: list[dict]) -> None:
             "pickable_objects": objects,
             "user_id": USER,
             "session_id": SESSION,
-            "overlay_root": f"local://{Path(path).resolve().parent}",
+            "static_root": f"local://{Path(path).resolve().parent}",
+            "overlay_root": f"local://{Path(overlay).resolve()}",
             "overlay_fs_args": {"auto_mkdir": True},
         },
     )
+
+
+def remove_other_runs(folder: str | os.PathLike, tomograms: Iterable[str]) -> None:
+    """Remove the runs of tomograms that there are no more.
+
+    Parameters
+    ----------
+    folder : path-like
+        ``ExperimentRuns``; it may be missing.
+    tomograms : iterable of str
+        Whose runs stay.
+    """
+    kept = set(tomograms)
+    for run in Path(folder).glob("[!.]*"):
+        if run.name not in kept and run.is_dir():
+            shutil.rmtree(run)
 
 
 def write_copick_run(

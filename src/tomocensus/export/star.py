@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -104,9 +105,13 @@ def _star(tomograms, version: int = 5, centre: str = "half") -> str:
         rows = (points, euler_from_major_axis(major), table["instance"], table["class"])
         for point, angle, number, kind in zip(*rows, strict=True):
             values = " ".join(f"{value:.4f}" for value in (*point, *angle))
-            # Space parts the columns.
-            lines.append(f"{facts['tomogram']} {values} {int(number)} {'_'.join(kind.split())}\n")
+            lines.append(f"{facts['tomogram']} {values} {int(number)} {_plain(kind)}\n")
     return "".join(lines) + "\n"
+
+
+def _plain(name: str) -> str:
+    """Return a class as a STAR file can hold it: space parts columns, ``#`` begins a comment."""
+    return re.sub(r"[\s#\"']+", "_", name.strip())
 
 
 def read_star(path: str | os.PathLike) -> pd.DataFrame:

@@ -9,12 +9,22 @@ import numpy as np
 _WIDTH = 520
 # Of a histogram: room for counts of millions.
 _LEFT = 70
+# Letters of a bar's name that there is room for.
+_LETTERS = 22
 
 
-def _number(value: float) -> str:
-    """Return a short number; a dash for none."""
+def _number(value: float, span: float | None = None) -> str:
+    """Return a short number; a dash for none.
+
+    With `span`, what the numbers beside it range over: with digits enough to tell them apart.
+    """
     if value is None or not np.isfinite(value):
         return "–"
+    if span:
+        digits = max(0, 2 - int(np.floor(np.log10(span))))
+        # No minus before a zero.
+        text = f"{round(value, digits) + 0.0:,.{digits}f}"
+        return text.rstrip("0").rstrip(".") if digits else text
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -25,27 +35,31 @@ def svg(body: str, height: int, label: str) -> str:
     )
 
 
-def bars(rows: list[tuple[str, float, str]], label: str) -> str:
+def bars(rows: list[tuple], label: str) -> str:
     """Draw horizontal bars.
 
     Parameters
     ----------
     rows : list of tuple
-        Name, value and colour (CSS).
+        Name, value and colour (CSS); what stands after the value, if anything.
     label : str
         What the chart shows, for screen readers.
     """
-    top = max((value for _, value, _ in rows), default=0) or 1
+    top = max((row[1] for row in rows), default=0) or 1
+    longest = 170 if any(len(row) > 3 for row in rows) else 250
     parts = []
-    for i, (name, value, colour) in enumerate(rows):
+    for i, (name, value, colour, *more) in enumerate(rows):
         y = i * 26
-        short = name if len(name) <= 26 else name[:25] + "…"
-        length = 250 * value / top
+        # Names differ at their ends as often as at their beginnings.
+        short = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 10]}…{name[-9:]}"
+        length = longest * value / top
+        text = escape(" ".join([_number(value), *more]))
+        whole = f"<title>{escape(name)}: {text}</title>"
         parts.append(
-            f'<text x="180" y="{y + 17}" text-anchor="end">{escape(short)}</text>'
+            f'<text x="180" y="{y + 17}" text-anchor="end">{whole}{escape(short)}</text>'
             f'<rect x="190" y="{y + 4}" width="{length:.1f}" height="18" rx="3" fill="{colour}">'
-            f"<title>{escape(name)}: {_number(value)}</title></rect>"
-            f'<text x="{196 + length:.1f}" y="{y + 17}">{_number(value)}</text>'
+            f"{whole}</rect>"
+            f'<text x="{196 + length:.1f}" y="{y + 17}">{text}</text>'
         )
     return svg("".join(parts), max(26 * len(rows), 10), label)
 
@@ -68,9 +82,11 @@ def histogram(values, colour: str, title: str, unit: str, limits=None, bins: int
     if not values.size:
         return ""
     low, high = limits or (float(values.min()), float(values.max()))
-    if high <= low:
+    # Rounding is no range.
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
         low, high = low - 0.5, high + 0.5
     counts, edges = np.histogram(values, bins=bins, range=(low, high))
+    ends = [_number(edge, (high - low) / bins) for edge in edges]
     step = (_WIDTH - _LEFT - 40) / bins
     parts = [f'<text class="title" x="{_LEFT}" y="16">{escape(title)} (n = {values.size:,})</text>']
     for i, count in enumerate(counts):
@@ -78,12 +94,12 @@ def histogram(values, colour: str, title: str, unit: str, limits=None, bins: int
         parts.append(
             f'<rect x="{_LEFT + i * step:.1f}" y="{140 - height:.1f}" width="{step - 2:.1f}" '
             f'height="{height:.1f}" fill="{colour}">'
-            f"<title>{_number(edges[i])} to {_number(edges[i + 1])}: {count}</title></rect>"
+            f"<title>{ends[i]} to {ends[i + 1]}: {count}</title></rect>"
         )
     parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 40}" y1="140" y2="140"/>')
     for place in (0.0, 0.5, 1.0):
         x = _LEFT + place * (_WIDTH - _LEFT - 40)
-        text = _number(low + place * (high - low))
+        text = _number(low + place * (high - low), high - low)
         parts.append(f'<text x="{x:.0f}" y="157" text-anchor="middle">{text}</text>')
     parts.append(f'<text x="{_LEFT - 6}" y="40" text-anchor="end">{counts.max():,}</text>')
     parts.append(f'<text x="{_WIDTH / 2}" y="175" text-anchor="middle">{escape(unit)}</text>')

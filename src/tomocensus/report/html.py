@@ -36,8 +36,8 @@ _COLUMNS = (
     "z_angstrom",
 )
 _TEXT = ("tomogram", "group", "class", "separation")
-# Classes with a histogram, and warnings that are seen without a click.
-_HISTOGRAMS, _WARNINGS = 12, 10
+# Classes with charts of their own, and warnings that are seen without a click.
+_CHARTED, _WARNINGS = 12, 10
 # Of instances, of counts and of tomograms' records; a browser shows no more in good time.
 MOST_ROWS, MOST_COUNTS, MOST_RECORDS = 100_000, 5_000, 500
 
@@ -50,7 +50,7 @@ def build_report(
     inputs: dict[str, dict] | None = None,
     provenance: dict | None = None,
     models: dict[str, dict] | None = None,
-    review: list[dict] | None = None,
+    review: dict | None = None,
     title: str = "TomoCensus",
 ) -> str:
     """Put a data set's results into one self-contained HTML page.
@@ -74,9 +74,11 @@ def build_report(
     models : dict, optional
         Cards by kind; ``history`` of the segmenter, ``classes`` and ``confusion_matrix`` of the
         classifier are drawn.
-    review : list of dict, optional
-        Instances to name next: ``tomogram``, ``instance``, ``class``, ``confidence``, ``x``, ``y``,
-        ``z`` (voxels) and ``image`` (base64 PNG).
+    review : dict, optional
+        ``rows``: the instances to name next, each ``tomogram``, ``instance``, ``class``,
+        ``confidence``, ``x``, ``y``, ``z`` (voxels), ``x_angstrom``, ``y_angstrom``, ``z_angstrom``
+        and ``image`` (base64 PNG). ``examples``, ``columns``, ``separator``: the file that names
+        are for, and what its rows are.
     title : str
 
     Returns
@@ -101,7 +103,7 @@ def build_report(
         "data": _json(data),
         "cards": _cards(instances, pictures, inputs),
         "warnings": _warnings(inputs),
-        "charts": _charts(instances, colours),
+        "charts": _charts(instances, counts, colours),
         "counts": _counts(counts, pictures),
         "listed": _left_out(len(listed), len(instances), "instances", "census.csv"),
         "splits": _splits(pictures),
@@ -228,23 +230,16 @@ def _warnings(inputs: dict) -> str:
     return f'<section class="card warn"><h2>Warnings</h2><ul>{shown}</ul>{rest}</section>'
 
 
-def _charts(instances: pd.DataFrame, colours: dict) -> str:
-    """Return counts by class, by class and group, sizes by class, and confidence."""
+def _charts(instances: pd.DataFrame, counts: pd.DataFrame | None, colours: dict) -> str:
+    """Return counts by class, of each class by group, sizes by class, and confidence."""
     if not len(instances):
         return '<p class="muted">No instances were found.</p>'
     order = instances["class"].value_counts()
     bars = [(name, int(n), css(colours[name])) for name, n in order.items()]
     figures = [f"<figure><h3>Instances per class</h3>{charts.bars(bars, 'counts')}</figure>"]
-    if "group" in instances and instances["group"].nunique() > 1:
-        both = instances.groupby(["class", "group"]).size()
-        bars = [
-            (f"{name} · {group or 'no group'}", int(n), css(colours[name]))
-            for (name, group), n in both.items()
-        ]
-        drawn = charts.bars(bars, "counts by class and group")
-        figures.append(f"<figure><h3>Instances per class and group</h3>{drawn}</figure>")
+    figures += _by_group(instances, counts, order.index[:_CHARTED], colours)
     if "equivalent_diameter_angstrom" in instances:
-        for name in order.index[:_HISTOGRAMS]:
+        for name in order.index[:_CHARTED]:
             size = instances.loc[instances["class"] == name, "equivalent_diameter_angstrom"] / 10
             heading = f"Size of {name}"
             drawn = charts.histogram(size, css(colours[name]), heading, "equivalent diameter, nm")
@@ -255,6 +250,35 @@ def _charts(instances: pd.DataFrame, colours: dict) -> str:
         )
         figures.append(f"<figure>{drawn}</figure>" if drawn else "")
     return f'<div class="grid">{"".join(figures)}</div>'
+
+
+def _by_group(instances: pd.DataFrame, counts, classes, colours: dict) -> list[str]:
+    """Return a chart of each class that compares the groups; none where there is one group.
+
+    The table of counts knows groups without objects.
+    """
+    if counts is None or not {"group", "class", "count"} <= set(counts) or not len(counts):
+        return []
+    groups = counts["group"].astype(object).fillna("").astype(str)
+    if groups.nunique() < 2:
+        return []
+    kinds = counts["class"].astype(str).replace("", "unknown")
+    total = pd.to_numeric(counts["count"]).groupby([kinds, groups]).sum()
+    sizes = {}
+    if {"group", "equivalent_diameter_angstrom"} <= set(instances):
+        both = instances.groupby(["class", "group"])
+        sizes = (both["equivalent_diameter_angstrom"].median() / 10).dropna().to_dict()
+    figures = []
+    for kind in classes:
+        bars = []
+        for group in sorted(groups.unique()):
+            row = (group or "no group", int(total.get((kind, group), 0)), css(colours[kind]))
+            size = sizes.get((kind, group))
+            bars.append(row if size is None else (*row, f"({size:,.1f} nm)"))
+        drawn = charts.bars(bars, f"{kind} by group")
+        note = "<figcaption>objects (median diameter)</figcaption>" if sizes else ""
+        figures.append(f"<figure><h3>{escape(kind)} by group</h3>{drawn}{note}</figure>")
+    return figures
 
 
 def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
@@ -288,32 +312,46 @@ def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
     return f"<details><summary>Counts and sizes as a table</summary>{note}{drawn}</details>"
 
 
-def _review(review: list[dict] | None) -> str:
+def _review(review: dict | None) -> str:
     """Return the instances most worth naming, each with its picture and a field for its name."""
-    if not review:
+    if not review or not review["rows"]:
         return ""
     cards = []
-    for one in review:
+    for one in review["rows"]:
         name, number = escape(str(one["tomogram"])), int(one["instance"])
-        place = " ".join(f'data-{axis}="{int(one[axis])}"' for axis in "xyz")
+        # The class is typed; what else a file has for columns stays empty.
+        cells = [None if key == "class" else str(_place(one, key)) for key in review["columns"]]
         cards.append(
-            f'<li data-tomogram="{name}" {place}><button type="button" class="look" '
-            f'data-instance="{number}"><img alt="{name} {number}" width="128" height="128" '
+            f'<li data-tomogram="{name}" data-cells="{escape(json.dumps(cells))}">'
+            f'<button type="button" class="look" data-instance="{number}">'
+            f'<img alt="{name} {number}" width="128" height="128" '
             f'src="data:image/png;base64,{escape(one["image"])}"></button>'
             f"<span>{name} #{number}</span>"
             f'<span class="muted">{escape(str(one["class"]))}</span>'
             f'<input list="classes" placeholder="name it" aria-label="class of {name} {number}">'
             "</li>"
         )
+    columns = escape(", ".join(review["columns"]))
+    unit = "Å" if "x_angstrom" in review["columns"] else "voxels from 0"
+    separator = review["separator"]
     return (
-        '<section class="card" id="review"><h2>Name these next</h2><p class="muted">Uncertain and '
-        "unlike each other: a name for one of them teaches most. Type names, copy the rows into "
-        "the examples file, run <code>train_classifier</code>, then the workflow again.</p>"
+        '<section class="card" id="review"><h2>Name these next</h2><p class="muted">Uncertain, and '
+        "unlike each other and what has a name: a name for one of them teaches most. Type names, "
+        f"copy the rows to the end of <code>{escape(review['examples'])}</code>, run "
+        "<code>train_classifier</code>, then the workflow again.</p>"
         f'<ol class="review">{"".join(cards)}</ol><datalist id="classes"></datalist>'
-        '<textarea id="named" rows="4" readonly aria-label="rows for the examples file" '
-        'placeholder="tomogram, x, y, z, class"></textarea>'
+        f'<p class="muted">Rows for this file: {columns} ({unit}), separated by '
+        f"{'tabs' if separator == chr(9) else 'commas'}. A new file begins with a row of these "
+        'names.</p><textarea id="named" rows="4" readonly aria-label="rows for the examples file" '
+        f'data-separator="{escape(separator)}" placeholder="{columns}"></textarea>'
         '<button type="button" id="copy">Copy rows</button></section>'
     )
+
+
+def _place(row: dict, column: str):
+    """Return what a row of the examples file has in a column but for the class."""
+    known = ("tomogram", *"xyz", "x_angstrom", "y_angstrom", "z_angstrom")
+    return row[column] if column in known else ""
 
 
 def _splits(pictures: dict[str, dict]) -> str:

@@ -34,6 +34,8 @@ window.onerror = (text) => {
     const [density, over] = frame.querySelectorAll("img");
     density.src = "data:image/jpeg;base64," + cut.density;
     density.width = cut.width; density.height = cut.height;
+    // As wide as the page, what is narrow and tall would fill several screens.
+    frame.style.maxWidth = Math.max((cut.width * 720) / cut.height, 90) + "px";
     const image = kind && cut[kind];
     over.hidden = !image;
     if (image) over.src = "data:image/png;base64," + image;
@@ -188,10 +190,11 @@ window.onerror = (text) => {
   const cards = [...document.querySelectorAll(".review li")];
   if (cards.length) {
     Object.keys(data.colours).sort().forEach((name) => { if (name !== "unknown") make("option", undefined, byId("classes")).value = name; });
+    const typed = (card) => card.querySelector("input").value.trim().replace(/\s+/g, " ");
     const write = () => {
       byId("named").value = cards
-        .filter((card) => card.querySelector("input").value.trim())
-        .map((card) => [card.dataset.tomogram, card.dataset.x, card.dataset.y, card.dataset.z, quoted(card.querySelector("input").value.trim())].join("\t"))
+        .filter(typed)
+        .map((card) => JSON.parse(card.dataset.cells).map((cell) => quoted(cell ?? typed(card))).join(byId("named").dataset.separator))
         .join("\n");
     };
     cards.forEach((card) => {
