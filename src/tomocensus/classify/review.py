@@ -60,20 +60,25 @@ def rank_for_review(
     named = set(named)
     pairs = zip(table["tomogram"], table["instance"], strict=True)
     taken = np.array([pair in named for pair in pairs])
-    nearest = np.full(len(table), _FAR)
-
-    def approach(index):
-        away = np.linalg.norm(points - points[index], axis=1)
-        np.minimum(nearest, away, out=nearest)
-
-    for index in np.flatnonzero(taken):
-        approach(index)
+    nearest = _distance(points, points[taken])
     chosen = []
     for _ in range(min(count, int((~taken).sum()))):
         chosen.append(int(np.where(taken, -1, doubt * nearest).argmax()))
         taken[chosen[-1]] = True
-        approach(chosen[-1])
+        nearest = np.minimum(nearest, _distance(points, points[chosen[-1:]]))
     return table.loc[chosen, columns].reset_index(drop=True)
+
+
+def _distance(points, others) -> np.ndarray:
+    """Return the distance of each point to the nearest of the others."""
+    squares = np.full(len(points), _FAR**2)
+    lengths = (points**2).sum(axis=1)
+    # Some at a time: of a large data set all together would not fit.
+    for first in range(0, len(others), 64):
+        some = others[first : first + 64]
+        away = lengths[:, None] + (some**2).sum(axis=1) - 2 * points @ some.T
+        squares = np.minimum(squares, away.min(axis=1))
+    return np.sqrt(np.maximum(squares, 0))
 
 
 def examples_header(path: str | Path) -> tuple[list[str], str]:
