@@ -87,7 +87,7 @@ def patches(folder: Path) -> list[AnnotatedVolume]:
 def contrast(pair: AnnotatedVolume) -> float:
     """Return how far the annotated places lie from the rest, in standard deviations.
 
-    After smoothing by 1.5 voxels: microtubules are ten voxels wide there. Empty slices do not count.
+    After smoothing by 1.5 voxels: microtubules are ten voxels wide. Empty slices do not count.
     """
     data = np.asarray(pair.tomogram.data)
     filled = np.ptp(data, axis=(1, 2)) > 0
