@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from tomocensus.errors import InputError
 from tomocensus.io import write_mrc
-from tomocensus.samples import Sample, load_config, read_annotation, read_samples
+from tomocensus.samples import (
+    FILE_COLUMNS,
+    Sample,
+    load_config,
+    read_annotation,
+    read_samples,
+)
 from tomocensus.volume import Volume
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "config.yaml"
@@ -129,6 +135,7 @@ def test_row_survives_json(sheet):
         ("tomogram\tpath\tpolarity\nA\ta.mrc\tblack\n", ["'black'", "dark, bright or auto"]),
         ("tomogram\tpath\tprobability_scale\nA\ta.mrc\t2\n", ["1, 100, 255 or auto"]),
         ("tomogram\tpath\tboundary\nA\ta.mrc\ta.mrc\n", ["'boundary'", "'probability'"]),
+        ("tomogram\tpath\nA\ta{v1}.mrc\n", ["row 2, column 'path': 'a{v1}.mrc'", "rename it"]),
     ],
 )
 def test_sheet_faults(sheet, text, messages):
@@ -136,6 +143,17 @@ def test_sheet_faults(sheet, text, messages):
     assert "tomograms.tsv" in found
     for message in messages:
         assert message in found
+
+
+@pytest.mark.parametrize("column", FILE_COLUMNS)
+def test_braces_are_refused_in_every_path(sheet, column):
+    cells = {"tomogram": "A", "path": "a.mrc", "probability": "a.mrc", "ground_truth": "a.mrc"}
+    cells[column] = "{a}.mrc"
+    path = sheet("\n".join("\t".join(line) for line in (cells, cells.values())))
+    (path.parent / "{a}.mrc").touch()
+    found = fault(path)
+    assert f"row 2, column '{column}': '{{a}}.mrc' does not fit" in found
+    assert len(found.splitlines()) == 1
 
 
 def test_all_faults_of_all_rows(sheet):

@@ -85,12 +85,25 @@ def test_a_given_map_of_outlines_parts_what_the_map_beside_it_joins(project):
     assert read_volume(project / LABELS).data.max() == 1
 
 
-def test_a_segmenter_without_outlines_is_told(project):
+def test_a_segmenter_without_outlines_is_told_also_where_there_are_results(project):
+    # What an input function of `cluster` raises is dropped here, where labels are there.
+    classes = "results/one/classes.csv"
+    status, said = run(project, "--", classes)
+    assert status == 0, said
     outlines_asked_for(project)
-    status, said = run(project, "--", LABELS)
+    status, said = run(project, "-n", "--", classes)
     assert status != 0
     assert "writes no boundary map" in said
     assert "set cluster.predict_outlines to false" in said
+    # The remedy can be had, and it is no fault where none is asked for.
+    maps = {"probability": {"one": "data/given.mrc"}, "annotation": {"one": "data/given.mrc"}}
+    write_sheet(project, ["one"], polarity={"one": "bright"}, **maps)
+    status, said = run(project, "-n", "--", "train_segmenter")
+    assert status == 0, said
+    maps["boundary"] = {"one": "data/given.mrc"}
+    write_sheet(project, ["one"], polarity={"one": "bright"}, **maps)
+    status, said = run(project, "-n", "--", LABELS)
+    assert status == 0, said
 
 
 def test_the_report_warns_of_a_map_whose_objects_hang_together(project):

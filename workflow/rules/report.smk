@@ -55,7 +55,7 @@ rule review:
         runtime=times_attempt(60),
     params:
         script=script("review"),
-        sheet=config["tomograms"],
+        sheet=setting("tomograms"),
         code=code("review"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --table {output.table:q}"
@@ -87,7 +87,7 @@ rule report:
         runtime=times_attempt(20),
     params:
         script=script("report"),
-        sheet=config["tomograms"],
+        sheet=setting("tomograms"),
         models=lambda wildcards, input: json.dumps(report_models(), sort_keys=True),
         model_hashes=lambda wildcards: [
             hashes_of_model(kind) for kind in report_models()
