@@ -381,6 +381,8 @@ def _read_sheet(sheet: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         text = sheet.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{sheet}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"{sheet}: cannot be read ({error.strerror}). Change its mode.") from error
     lines = [
         (number, [cell.strip() for cell in cells])
         for number, cells in enumerate(csv.reader(text.splitlines(), delimiter="\t"), start=1)

@@ -145,6 +145,16 @@ def test_sheet_faults(sheet, text, messages):
         assert message in found
 
 
+def test_a_sheet_that_cannot_be_read(sheet, monkeypatch):
+    path = sheet("tomogram\tpath\nA\ta.mrc\n")
+
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert "tomograms.tsv: cannot be read (Permission denied)" in fault(path)
+
+
 @pytest.mark.parametrize("column", FILE_COLUMNS)
 def test_braces_are_refused_in_every_path(sheet, column):
     cells = {"tomogram": "A", "path": "a.mrc", "probability": "a.mrc", "ground_truth": "a.mrc"}

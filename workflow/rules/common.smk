@@ -21,9 +21,10 @@ from slurm_plugin import PLUGIN, ask_queue_alone
 from snakemake.exceptions import WorkflowError
 
 from tomocensus.errors import InputError
+from tomocensus.fingerprints import Fingerprints
 from tomocensus.io import read_header
 from tomocensus.models import WEIGHTS, file_sha256, read_card
-from tomocensus.provenance import Fingerprints, code_hash
+from tomocensus.provenance import code_hash
 from tomocensus.queue import (
     OUTAGE,
     check_no_arrays,
@@ -249,7 +250,13 @@ def hashes_of_model(kind):
         raise WorkflowError(
             f"{folder / WEIGHTS}: no such file. A model is model.json and its weights: copy both."
         )
-    return [file_sha256(folder / name) for name in (WEIGHTS, "model.json")]
+    try:
+        return [file_sha256(folder / name) for name in (WEIGHTS, "model.json")]
+    except OSError as error:
+        raise WorkflowError(
+            f"{error.filename}: cannot be read ({error.strerror}). Change its mode, or copy the "
+            "model again."
+        )
 
 
 def heads():
