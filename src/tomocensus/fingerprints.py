@@ -6,7 +6,6 @@ A module of its own: what the workflow alone needs makes no stage's results stal
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
@@ -15,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tomocensus.atomic import write_text
-from tomocensus.provenance import BLOCK, BLOCKS, fingerprint, folder_fingerprint
+from tomocensus.provenance import BLOCK, BLOCKS, content_hash, fingerprint, folder_fingerprint
 
 
 class Fingerprints:
@@ -64,7 +63,7 @@ class Fingerprints:
             if not os.path.isdir(path):
                 return fingerprint(path)
             # Chunks that are not compressed keep their size whatever they hold.
-            return folder_fingerprint(path, _last_change if sampled else Path.read_bytes)
+            return folder_fingerprint(path, _last_change) if sampled else content_hash(path)
         key = f"{os.path.abspath(path)}:{int(sampled)}"
         if self.known.get(key, [None])[0] != status:
             self.known[key] = [status, self._hash(path, sampled)]
@@ -91,8 +90,7 @@ class Fingerprints:
             return fingerprint(path)
         if sampled:
             return f"{fingerprint(path)}:{os.stat(path).st_mtime_ns}"
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+        return content_hash(path)
 
 
 def _last_change(path: Path) -> bytes:

@@ -57,6 +57,27 @@ def fingerprint(path: str | os.PathLike) -> str:
     return digest.hexdigest()[:32]
 
 
+def content_hash(path: str | os.PathLike) -> str:
+    """Return a hash of every byte of a file or folder.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits; ``"missing"`` where nothing is there.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be read.
+    """
+    if os.path.isdir(path):
+        return folder_fingerprint(path, Path.read_bytes)
+    if not os.path.isfile(path):
+        return "missing"
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
 def folder_fingerprint(path: str | os.PathLike, large: Callable[[Path], bytes]) -> str:
     """Return a hash of names, sizes and content of a folder's files.
 

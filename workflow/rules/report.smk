@@ -96,6 +96,10 @@ rule report:
         title=lambda wildcards: config["report"]["title"],
         settings=lambda wildcards: json.dumps(config, sort_keys=True),
         code=code("report"),
+        templates=[
+            content(ROOT / "src" / "tomocensus" / "report" / f"report.{kind}")
+            for kind in ("html", "css", "js")
+        ],
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --models {params.models:q}"
         " --title={params.title:q} --settings {params.settings:q} --output {output:q}"
