@@ -122,6 +122,7 @@ def test_row_survives_json(sheet):
         ("", ["empty"]),
         ("tomogram\tpath\n", ["no rows"]),
         ("tomogram,path\nA,a.mrc\n", ["separated by commas", "tabs"]),
+        ("tomogram  path\nA  a.mrc\n", ["separated by spaces", "tabs"]),
         ("tomogram\tpaht\nA\ta.mrc\n", ["row 1", "unknown column 'paht'", "'path'"]),
         ("tomogram\tpath\tpath\nA\ta.mrc\ta.mrc\n", ["row 1", "'path' stands twice"]),
         ("tomogram\nA\n", ["column 'path' is missing"]),
@@ -135,6 +136,10 @@ def test_row_survives_json(sheet):
         ("tomogram\tpath\tpolarity\nA\ta.mrc\tblack\n", ["'black'", "dark, bright or auto"]),
         ("tomogram\tpath\tprobability_scale\nA\ta.mrc\t2\n", ["1, 100, 255 or auto"]),
         ("tomogram\tpath\tboundary\nA\ta.mrc\ta.mrc\n", ["'boundary'", "'probability'"]),
+        (
+            "tomogram\tpath\tground_truth_classes\nA\ta.mrc\ta.mrc\n",
+            ["row 2, column 'ground_truth_classes'", "'ground_truth'"],
+        ),
         ("tomogram\tpath\nA\ta{v1}.mrc\n", ["row 2, column 'path': 'a{v1}.mrc'", "rename it"]),
     ],
 )
@@ -247,6 +252,8 @@ def test_annotation_faults(tmp_path):
         read_annotation(path, (4, 3, 2))
     with pytest.raises(InputError, match="own grid"):
         read_annotation(path, (4, 3, 3))
+    with pytest.raises(InputError, match="the ground truth has shape"):
+        read_annotation(path, (4, 3, 3), "ground truth")
     write_mrc(path, Volume(np.full((2, 3, 4), -2, np.int8), 10.0))
     with pytest.raises(InputError, match="holds -2"):
         read_annotation(path, (2, 3, 4))

@@ -16,6 +16,9 @@ from tomocensus.volume import angstrom_to_voxel, corner_offset, voxel_to_angstro
 COLUMNS = ("tomogram", "x", "y", "z", "class")
 ANGSTROM = ("x_angstrom", "y_angstrom", "z_angstrom")
 
+_NAMES = {"\t": "tabs", ",": "commas"}
+_OTHER = {"\t": ",", ",": "\t"}
+
 
 def read_examples(path: str | Path) -> pd.DataFrame:
     """Read named examples, separated by tabs or commas.
@@ -147,9 +150,14 @@ def _quoted(cell: str, separator: str) -> str:
 
 def _read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
     """Return a table of texts and the line of the file that each row stands in."""
-    _, lines, cells = _split(path)
+    separator, lines, cells = _split(path)
     header = cells[0]
     for line, row in zip(lines, cells, strict=True):
+        if len(row) == 1 < len(header) and _OTHER[separator] in row[0]:
+            raise InputError(
+                f"{path}: row {line}: separated by {_NAMES[_OTHER[separator]]}, the header by "
+                f"{_NAMES[separator]}. Use the same in all rows."
+            )
         if any(row[len(header) :]):
             raise InputError(
                 f"{path}: row {line}: {len(row)} cells, the header names {len(header)} columns. "
