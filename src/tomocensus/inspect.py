@@ -8,7 +8,8 @@ from scipy import ndimage
 from tomocensus.errors import InputError
 from tomocensus.io import Header, open_array, read_header, sections
 from tomocensus.padding import padding_value, without_data
-from tomocensus.samples import Sample, read_annotation, shape_fault
+from tomocensus.provenance import content_hash
+from tomocensus.samples import FILE_COLUMNS, Sample, read_annotation, shape_fault
 from tomocensus.volume import ROUNDED, certain_value, looked_in
 
 _CHECK_ALL_VOXELS = 2**29
@@ -42,7 +43,8 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
         ``polarity`` (dark or bright), ``polarity_source``, ``polarity_confidence`` (None where
         stated), ``statistics``, ``warnings``, and the paths of ``mask``, ``annotation``,
         ``probability``, ``boundary``, ``labels``, ``ground_truth`` and ``ground_truth_classes``
-        with ``probability_scale`` and ``boundary_scale`` (None without a map).
+        with ``probability_scale`` and ``boundary_scale`` (None without a map); ``told_of``: hash of
+        each annotation or ground truth that a warning is of, see :func:`current_warnings`.
 
     Raises
     ------
@@ -85,7 +87,41 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
         "ground_truth": sample.ground_truth,
         "ground_truth_classes": sample.ground_truth_classes,
         "warnings": notes,
+        "told_of": {
+            path: content_hash(path)
+            for path in (sample.annotation, sample.ground_truth)
+            if path and any(note.startswith(f"{path}: ") for note in notes)
+        },
     }
+
+
+def current_warnings(facts: dict, sample: Sample) -> list[str]:
+    """Return the warnings but those of an annotation or truth that was mended or replaced since.
+
+    The workflow does not look at a tomogram again for these two: all of its results would follow.
+
+    Parameters
+    ----------
+    facts : dict
+        What `inspect` returned.
+    sample : Sample
+        The tomogram's row as it is now.
+    """
+    named = {getattr(sample, column) for column in FILE_COLUMNS}
+    gone = tuple(
+        f"{path}: "
+        for path, seen in facts["told_of"].items()
+        if path not in named or not _holds(path, seen)
+    )
+    return [note for note in facts["warnings"] if not note.startswith(gone)]
+
+
+def _holds(path: str, seen: str) -> bool:
+    """Tell whether a file still holds what it held."""
+    try:
+        return content_hash(path) == seen
+    except OSError:
+        return False
 
 
 def detect_polarity(data, voxel_size: float) -> tuple[str, float]:

@@ -73,6 +73,8 @@ def read_card(folder: str | Path, kind: str | None = None) -> dict:
         raise InputError(
             f"{path}: not a model card ({error}). Restore or retrain the model."
         ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Change its mode.") from error
     if kind is not None and found != kind:
         raise InputError(f"{path}: this is a model of kind '{found}', '{kind}' is needed here.")
     return card

@@ -6,23 +6,20 @@ No time stamps: the same inputs give the same bytes, and a re-run is judged by c
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
-import stat
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tomocensus.atomic import write_json, write_text
+from tomocensus.atomic import write_json
 
 SOURCES = Path(__file__).resolve().parents[1]
-_BLOCK = 1 << 16
-_BLOCKS = 64
+BLOCK = 1 << 16
+BLOCKS = 64
 
 
 def fingerprint(path: str | os.PathLike) -> str:
@@ -45,114 +42,64 @@ def fingerprint(path: str | os.PathLike) -> str:
     path = Path(path)
     digest = hashlib.sha256()
     if path.is_dir():
-        return _of_folder(path, lambda part: b"")
+        return folder_fingerprint(path, lambda part: b"")
     if not path.is_file():
         return "missing"
     size = path.stat().st_size
     digest.update(str(size).encode())
     with open(path, "rb") as stream:
-        if size <= _BLOCK * _BLOCKS:
+        if size <= BLOCK * BLOCKS:
             digest.update(stream.read())
         else:
-            for index in range(_BLOCKS):
-                stream.seek((size - _BLOCK) * index // (_BLOCKS - 1))
-                digest.update(stream.read(_BLOCK))
+            for index in range(BLOCKS):
+                stream.seek((size - BLOCK) * index // (BLOCKS - 1))
+                digest.update(stream.read(BLOCK))
     return digest.hexdigest()[:32]
 
 
-class Fingerprints:
-    """Content hashes of many files, remembered by the files' status.
+def content_hash(path: str | os.PathLike) -> str:
+    """Return a hash of every byte of a file or folder.
 
-    What was hashed once is read again only where size, times of change, device or inode differ.
-    The time of the status' change (ctime) cannot be set back, so a file that was replaced by one
-    with an older time stamp is read again, too.
+    Returns
+    -------
+    str
+        32 hexadecimal digits; ``"missing"`` where nothing is there.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be read.
+    """
+    if os.path.isdir(path):
+        return folder_fingerprint(path, Path.read_bytes)
+    if not os.path.isfile(path):
+        return "missing"
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
+def folder_fingerprint(path: str | os.PathLike, large: Callable[[Path], bytes]) -> str:
+    """Return a hash of names, sizes and content of a folder's files.
 
     Parameters
     ----------
-    store : path-like
-        JSON file that keeps the hashes from run to run; made anew where missing or broken.
+    path : path-like
+        The folder.
+    large : callable
+        Says what of a file above 64 KiB counts beside its size.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
     """
-
-    def __init__(self, store: str | os.PathLike):
-        self.store = Path(store)
-        try:
-            self.known = json.loads(self.store.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self.known = {}
-
-    def of(self, path: str | os.PathLike, sampled: bool = False) -> str:
-        """Return the hash of one file or folder.
-
-        Parameters
-        ----------
-        path : path-like
-            A file, or a folder (OME-Zarr; never remembered).
-        sampled : bool
-            For volumes that programs write whole: above 4 MiB hash blocks of the file, see
-            `fingerprint`, and the time of its last change for what blocks cannot tell; of a folder
-            names, sizes, small files and the times of the large ones. Otherwise every byte counts.
-        """
-        status = _status(path)
-        if status is None:
-            if not os.path.isdir(path):
-                return fingerprint(path)
-            # Chunks that are not compressed keep their size whatever they hold.
-            return _of_folder(path, _last_change if sampled else Path.read_bytes)
-        key = f"{os.path.abspath(path)}:{int(sampled)}"
-        if self.known.get(key, [None])[0] != status:
-            self.known[key] = [status, self._hash(path, sampled)]
-        return self.known[key][1]
-
-    def look_at(self, files: Iterable[tuple[str, bool]], threads: int = 16) -> None:
-        """Hash pairs of path and `sampled` side by side, and save what was new.
-
-        A file system of thousands of tomograms answers slowly, but many at once.
-        """
-        files = [(path, sampled) for path, sampled in files if not os.path.isdir(path)]
-        before = {key: value[0] for key, value in self.known.items()}
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda pair: self.of(*pair), files, chunksize=64))
-        if {key: value[0] for key, value in self.known.items()} != before:
-            # A read-only project can still be looked at.
-            with contextlib.suppress(OSError):
-                write_text(self.store, json.dumps(self.known))
-
-    @staticmethod
-    def _hash(path: str | os.PathLike, sampled: bool) -> str:
-        size = os.stat(path).st_size
-        if size <= _BLOCK * _BLOCKS:
-            return fingerprint(path)
-        if sampled:
-            return f"{fingerprint(path)}:{os.stat(path).st_mtime_ns}"
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
-
-
-def _of_folder(path: str | os.PathLike, large: Callable[[Path], bytes]) -> str:
-    """Return a hash of names, sizes and content; of large files, of what `large` says of them."""
     digest = hashlib.sha256()
     for part in sorted(Path(path).rglob("*")):
         if part.is_file():
             size = part.stat().st_size
             digest.update(f"{part.relative_to(path)}:{size}".encode())
-            digest.update(part.read_bytes() if size < _BLOCK else large(part))
+            digest.update(part.read_bytes() if size < BLOCK else large(part))
     return digest.hexdigest()[:32]
-
-
-def _last_change(path: Path) -> bytes:
-    """Return the time of a file's last change."""
-    return str(path.stat().st_mtime_ns).encode()
-
-
-def _status(path: str | os.PathLike) -> list[int] | None:
-    """Return what changes with a file's content; None for a folder or nothing."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino]
 
 
 @cache

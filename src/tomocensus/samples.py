@@ -241,8 +241,10 @@ def read_samples(path: str | os.PathLike, base: str | os.PathLike = ".") -> dict
     return samples
 
 
-def read_annotation(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarray:
-    """Read an annotation; unlabelled voxels become -1.
+def read_annotation(
+    path: str | os.PathLike, shape: tuple[int, int, int], what: str = "annotation"
+) -> np.ndarray:
+    """Read an annotation or a truth; unlabelled voxels become -1.
 
     Unlabelled are -1 in signed and floating types, 255 in uint8 and 65535 in uint16. Floating
     types must hold whole numbers.
@@ -253,6 +255,8 @@ def read_annotation(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.
         A volume of the tomogram's shape.
     shape : tuple of int
         ``(nz, ny, nx)`` of the tomogram.
+    what : str
+        What it is, for messages.
 
     Returns
     -------
@@ -267,7 +271,7 @@ def read_annotation(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.
     """
     header = read_header(path)
     if header.shape != tuple(shape):
-        raise InputError(shape_fault(path, "annotation", header.shape, shape))
+        raise InputError(shape_fault(path, what, header.shape, shape))
     data = open_array(path)
     most = max(_largest_label(path, section) for _, section in sections(data))
     labels = np.empty(shape, np.min_scalar_type(-most - 1))
@@ -381,6 +385,8 @@ def _read_sheet(sheet: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         text = sheet.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{sheet}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"{sheet}: cannot be read ({error.strerror}). Change its mode.") from error
     lines = [
         (number, [cell.strip() for cell in cells])
         for number, cells in enumerate(csv.reader(text.splitlines(), delimiter="\t"), start=1)
@@ -389,7 +395,7 @@ def _read_sheet(sheet: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if not lines:
         raise InputError(f"{sheet}: empty. Its first row names the columns: tomogram, path, ...")
     header = lines[0][1]
-    for separator, name in ((",", "commas"), (";", "semicolons")):
+    for separator, name in ((",", "commas"), (";", "semicolons"), (" ", "spaces")):
         if len(header) == 1 and separator in header[0]:
             raise InputError(f"{sheet}: columns are separated by {name}. Separate them by tabs.")
     rows = []
@@ -465,5 +471,10 @@ def _row_faults(row: dict[str, str], base: Path) -> list[str]:
         faults.append(
             "column 'boundary': outlines alone do not say what is object; name the map of the "
             "objects in the column 'probability'"
+        )
+    if "ground_truth_classes" in row and "ground_truth" not in row:
+        faults.append(
+            "column 'ground_truth_classes': classes alone score nothing; name the labelmap of the "
+            "truth in the column 'ground_truth'"
         )
     return faults

@@ -12,6 +12,7 @@ from tomocensus.classify import (
     append_examples,
     apply_head,
     embed,
+    examples_header,
     fit_head,
     look_up_examples,
     read_examples,
@@ -32,7 +33,7 @@ from tomocensus.classify.head import (
     softmax,
     with_shares,
 )
-from tomocensus.classify.review import examples_header, rank_for_review
+from tomocensus.classify.review import rank_for_review
 from tomocensus.classify.views import (
     CLOSE,
     LOOKS,
@@ -613,6 +614,11 @@ def test_the_same_name_twice_counts_once(tmp_path, labels):
         ("tomogram,x,y,z,class\nt,1,2,3,a\nt,1,2,3,a,b\n", "row 3: 6 cells, .* 5 columns"),
         ("tomogram,x,y,z,class\nt,1,2\n", "row 2, column class: empty"),
         ('tomogram,x,y,z,class\nt,1,2,"3\nt,1,2,3,a\n', "row 2, column class: empty"),
+        (
+            "tomogram,x,y,z,class\nt,1,2,3,a\nt\t1\t2\t3\ta\n",
+            "row 3: .* tabs, .* by commas",
+        ),
+        ("tomogram\tx\ty\tz\tclass\nt,1,2,3,a\n", "row 2: .* commas, the header by tabs"),
         ("tomogram,x,x_angstrom,y,z,class\nt,1,1,2,3,a\n", "twice"),
         ("", "empty"),
         ("\n# nothing yet\n", "empty"),

@@ -411,6 +411,26 @@ def test_labelmap_of_another_program():
     assert same_partition(result.labels, labels)
     assert list(result.table["origin"]) == ["given", "given"]
     assert list(result.table["volume_angstrom3"]) == [64, 64]
+    assert list(result.table["component"]) == [3, 7]
+
+
+def test_numbers_above_32_bits_of_a_labelmap_are_told():
+    labels = np.zeros((3, 3, 3), np.int64)
+    labels[0, 0, 0] = 2**40 + 1
+    assert list(cluster_labels(labels, 2.0).table["component"]) == [2**40 + 1]
+
+
+@pytest.mark.parametrize("inside", [np.int8(-1), np.uint8(255), np.float32(0.2)])
+def test_objects_of_a_labelmap_end_at_the_mask(inside):
+    labels = np.zeros((8, 9, 10), np.int16)
+    labels[1:3, 1:5, 1:3] = 7
+    labels[5:7, 5:7, 5:7] = 3
+    mask = np.zeros(labels.shape, inside.dtype)
+    mask[:4, :3] = inside
+    result = cluster_labels(labels, 2.0, mask=mask)
+    np.testing.assert_array_equal(result.labels > 0, (labels > 0) & (mask != 0))
+    assert list(result.table["component"]) == [7]
+    assert list(result.table["voxels"]) == [8]
 
 
 @settings(max_examples=30, deadline=None)

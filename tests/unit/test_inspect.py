@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from tomocensus.atomic import write_json
 from tomocensus.errors import InputError
-from tomocensus.inspect import detect_polarity, inspect
+from tomocensus.inspect import current_warnings, detect_polarity, inspect
 from tomocensus.io import open_array, write_labels, write_mrc
 from tomocensus.samples import Sample
 from tomocensus.volume import Volume
@@ -141,6 +141,22 @@ def test_wrong_shape(sample, companion, what):
 def test_other_voxel_size_of_companion_is_warned(sample, companion):
     facts = inspect(replace(sample, mask=companion(np.ones(SHAPE, np.int8), 10.0)))
     assert "mask's header states 10 Å" in facts["warnings"][0]
+
+
+@pytest.mark.parametrize("what", ["annotation", "ground_truth"])
+def test_warnings_of_a_file_that_was_mended_or_replaced_are_dropped(sample, companion, what):
+    labels = np.zeros(SHAPE, np.int16)
+    labels[10] = 1
+    path = companion(labels, voxel_size=30.0)
+    sample = replace(sample, **{what: path}, polarity="bright")
+    facts = inspect(sample)
+    other = [note for note in facts["warnings"] if not note.startswith(path)]
+    assert len(other) < len(facts["warnings"])
+    assert other
+    assert current_warnings(facts, sample) == facts["warnings"]
+    assert current_warnings(facts, replace(sample, **{what: "another.mrc"})) == other
+    companion(labels, voxel_size=20.0)
+    assert current_warnings(facts, sample) == other
 
 
 def test_annotation_content(sample, companion):

@@ -71,3 +71,12 @@ def test_card_needs_kind(tmp_path):
     with pytest.raises(ValueError, match="kind"):
         save_model(tmp_path / "m", {}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_card_that_cannot_be_read(folder, monkeypatch):
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(folder), "read_text", refuse)
+    with pytest.raises(InputError, match="cannot be read \\(Permission denied"):
+        read_card(folder)

@@ -2,13 +2,14 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zarr
 
 from tomocensus import provenance
+from tomocensus.fingerprints import Fingerprints
 from tomocensus.provenance import (
-    Fingerprints,
     code_files,
     code_hash,
     fingerprint,
@@ -159,3 +160,45 @@ def test_other_voxels_in_chunks_of_a_folder_are_noticed(tmp_path, sampled):
     assert known.of(tmp_path / "a.zarr", sampled) == before
     array[16, :20] = 1
     assert known.of(tmp_path / "a.zarr", sampled) != before
+
+
+def test_hashes_are_remembered_from_machine_to_machine(tmp_path, monkeypatch):
+    path, store = tmp_path / "data.mrc", tmp_path / "store.json"
+    path.write_bytes(bytes(100))
+    Fingerprints(store).look_at([(path, True)])
+    stat = os.stat
+
+    def on_another_machine(*given, **options):
+        found = stat(*given, **options)
+        names = ("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+        values = {name: getattr(found, name) for name in names}
+        return SimpleNamespace(**values, st_dev=found.st_dev + 1)
+
+    monkeypatch.setattr("tomocensus.fingerprints.os.stat", on_another_machine)
+    monkeypatch.setattr(Fingerprints, "_hash", lambda *_: pytest.fail("read again"))
+    assert Fingerprints(store).of(path, True) == fingerprint(path)
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_what_cannot_be_read_is_no_error_and_not_remembered(tmp_path, monkeypatch, sampled):
+    path, folder = tmp_path / "data.mrc", tmp_path / "a.zarr"
+    path.write_bytes(bytes(5 * 2**20))
+    folder.mkdir()
+    (folder / "0").write_bytes(b"1")
+    known = Fingerprints(tmp_path / "store.json")
+    with monkeypatch.context() as without:
+
+        def refuse(name, *_, **__):
+            raise PermissionError(13, "Permission denied", str(name))
+
+        without.setattr("builtins.open", refuse)
+        without.setattr(Path, "read_bytes", refuse)
+        known.look_at([(path, sampled)])
+        assert known.of(path, sampled) == known.of(folder, sampled) == "unreadable"
+    assert known.of(path, sampled) != "unreadable"
+    assert known.of(folder, sampled) != "unreadable"
+
+
+def test_no_stage_depends_on_what_the_workflow_alone_needs():
+    for script in SCRIPTS.glob("*.py"):
+        assert "fingerprints.py" not in {path.name for path in code_files(script)}

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from tomocensus.errors import InputError
 from tomocensus.io import write_mrc
-from tomocensus.samples import Sample, load_config, read_annotation, read_samples
+from tomocensus.samples import (
+    FILE_COLUMNS,
+    Sample,
+    load_config,
+    read_annotation,
+    read_samples,
+)
 from tomocensus.volume import Volume
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "config.yaml"
@@ -116,6 +122,7 @@ def test_row_survives_json(sheet):
         ("", ["empty"]),
         ("tomogram\tpath\n", ["no rows"]),
         ("tomogram,path\nA,a.mrc\n", ["separated by commas", "tabs"]),
+        ("tomogram  path\nA  a.mrc\n", ["separated by spaces", "tabs"]),
         ("tomogram\tpaht\nA\ta.mrc\n", ["row 1", "unknown column 'paht'", "'path'"]),
         ("tomogram\tpath\tpath\nA\ta.mrc\ta.mrc\n", ["row 1", "'path' stands twice"]),
         ("tomogram\nA\n", ["column 'path' is missing"]),
@@ -129,6 +136,11 @@ def test_row_survives_json(sheet):
         ("tomogram\tpath\tpolarity\nA\ta.mrc\tblack\n", ["'black'", "dark, bright or auto"]),
         ("tomogram\tpath\tprobability_scale\nA\ta.mrc\t2\n", ["1, 100, 255 or auto"]),
         ("tomogram\tpath\tboundary\nA\ta.mrc\ta.mrc\n", ["'boundary'", "'probability'"]),
+        (
+            "tomogram\tpath\tground_truth_classes\nA\ta.mrc\ta.mrc\n",
+            ["row 2, column 'ground_truth_classes'", "'ground_truth'"],
+        ),
+        ("tomogram\tpath\nA\ta{v1}.mrc\n", ["row 2, column 'path': 'a{v1}.mrc'", "rename it"]),
     ],
 )
 def test_sheet_faults(sheet, text, messages):
@@ -136,6 +148,27 @@ def test_sheet_faults(sheet, text, messages):
     assert "tomograms.tsv" in found
     for message in messages:
         assert message in found
+
+
+def test_a_sheet_that_cannot_be_read(sheet, monkeypatch):
+    path = sheet("tomogram\tpath\nA\ta.mrc\n")
+
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert "tomograms.tsv: cannot be read (Permission denied)" in fault(path)
+
+
+@pytest.mark.parametrize("column", FILE_COLUMNS)
+def test_braces_are_refused_in_every_path(sheet, column):
+    cells = {"tomogram": "A", "path": "a.mrc", "probability": "a.mrc", "ground_truth": "a.mrc"}
+    cells[column] = "{a}.mrc"
+    path = sheet("\n".join("\t".join(line) for line in (cells, cells.values())))
+    (path.parent / "{a}.mrc").touch()
+    found = fault(path)
+    assert f"row 2, column '{column}': '{{a}}.mrc' does not fit" in found
+    assert len(found.splitlines()) == 1
 
 
 def test_all_faults_of_all_rows(sheet):
@@ -219,6 +252,8 @@ def test_annotation_faults(tmp_path):
         read_annotation(path, (4, 3, 2))
     with pytest.raises(InputError, match="own grid"):
         read_annotation(path, (4, 3, 3))
+    with pytest.raises(InputError, match="the ground truth has shape"):
+        read_annotation(path, (4, 3, 3), "ground truth")
     write_mrc(path, Volume(np.full((2, 3, 4), -2, np.int8), 10.0))
     with pytest.raises(InputError, match="holds -2"):
         read_annotation(path, (2, 3, 4))

@@ -26,6 +26,20 @@ def test_bad_sample_sheet_is_told_with_row_and_column(tmp_path):
     assert "column" in done.stdout + done.stderr
 
 
+def test_braces_in_a_path_are_told_and_not_taken_for_a_wildcard(tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text("tomograms: config/tomograms.tsv\n")
+    (tmp_path / "config" / "tomograms.tsv").write_text("tomogram\tpath\na\ta{v1}.mrc\n")
+    (tmp_path / "a{v1}.mrc").touch()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "report.html").touch()
+    done = snakemake(tmp_path, "-n")
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "tomograms.tsv, row 2, column 'path': 'a{v1}.mrc'" in said
+    assert "rename it" in said
+
+
 def test_snakemake_finds_nothing_to_improve(tmp_path):
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "config.yaml").write_text("tomograms: config/tomograms.tsv\n")

@@ -144,3 +144,21 @@ def test_classes_are_scored_against_the_truth(project):
     assert {row["class"] for row in review["rows"]} <= {"01", "02", "unknown"}
     for row in review["rows"]:
         assert [row[f"{axis}_angstrom"] for axis in "xyz"] == [row[a] * VOXEL_SIZE for a in "xyz"]
+
+
+def test_braces_in_groups_and_names_of_tables_are_no_wildcards(tmp_path):
+    project = tmp_path / "project"
+    write_project(project)
+    write_sheet(project, ["one"], group={"one": "ctrl {x}"})
+    for name in ("tomograms", "none"):
+        (project / f"{name}.tsv").touch()
+        (project / f"{name}.tsv").rename(project / f"{name} {{x}}.tsv")
+    (project / "none {x}.tsv").write_text("tomogram\tx\ty\tz\tclass\none\t12\t12\t8\ta\n")
+    config = project / "config.yaml"
+    config.write_text(config.read_text().replace(".tsv", " {x}.tsv"))
+    targets = ("everything", "train_classifier", "export", "export_copick")
+    status, said = run(project, "-n", "-p", "--", *targets)
+    assert status == 0, said
+    assert "tomograms {x}.tsv" in said
+    assert "none {x}.tsv" in said
+    assert "ctrl {x}" in said

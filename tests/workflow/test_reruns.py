@@ -363,6 +363,12 @@ def test_an_edited_helper_of_a_helper_runs_what_uses_it(project, clone):
     }
 
 
+@pytest.mark.parametrize("kind", ["html", "css", "js"])
+def test_an_edited_template_runs_the_report(project, clone, kind):
+    append(clone / "src" / "tomocensus" / "report" / f"report.{kind}", "\n")
+    assert stale(project, clone=clone) == {"report": 1}
+
+
 def test_a_comment_anywhere_runs_nothing(project, clone):
     for path in [*clone.rglob("scripts/*.py"), *clone.rglob("tomocensus/**/*.py")]:
         append(path, "\n\n# A comment.\n")

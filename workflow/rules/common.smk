@@ -21,9 +21,10 @@ from slurm_plugin import PLUGIN, ask_queue_alone
 from snakemake.exceptions import WorkflowError
 
 from tomocensus.errors import InputError
+from tomocensus.fingerprints import Fingerprints
 from tomocensus.io import read_header
 from tomocensus.models import WEIGHTS, file_sha256, read_card
-from tomocensus.provenance import Fingerprints, code_hash
+from tomocensus.provenance import code_hash
 from tomocensus.queue import (
     OUTAGE,
     check_no_arrays,
@@ -249,7 +250,13 @@ def hashes_of_model(kind):
         raise WorkflowError(
             f"{folder / WEIGHTS}: no such file. A model is model.json and its weights: copy both."
         )
-    return [file_sha256(folder / name) for name in (WEIGHTS, "model.json")]
+    try:
+        return [file_sha256(folder / name) for name in (WEIGHTS, "model.json")]
+    except OSError as error:
+        raise WorkflowError(
+            f"{error.filename}: cannot be read ({error.strerror}). Change its mode, or copy the "
+            "model again."
+        )
 
 
 def heads():
@@ -343,6 +350,11 @@ def section(name, *without):
     return json.dumps(values, sort_keys=True)
 
 
+def setting(key):
+    """A text of the configuration as a parameter: a function, for braces in it are no wildcards."""
+    return known(lambda wildcards: config[key])
+
+
 def with_column(column):
     """Names of the tomograms whose row fills a column; the order of rows does not matter."""
     return sorted(name for name, sample in SAMPLES.items() if getattr(sample, column))
@@ -412,6 +424,26 @@ def outlines_wanted():
             "shipped segmenter or train one here, or set cluster.predict_outlines to false."
         )
     return wanted
+
+
+def check_outlines():
+    """Stop where outlines are wanted that the segmenter does not write.
+
+    Before jobs are looked for: what an input function raises is dropped where its output is there
+    from before, and stale results would pass for new ones.
+    """
+    asked = any(
+        sample.probability and not (sample.boundary or sample.labels)
+        for sample in SAMPLES.values()
+    )
+    # Training another segmenter is one of the remedies; the targets are not known otherwise yet.
+    if asked and "train_segmenter" not in sys.argv:
+        outlines_wanted()
+
+
+# The jobs of a run need not be checked again.
+if workflow.is_main_process:
+    check_outlines()
 
 
 def probability_map(wildcards):

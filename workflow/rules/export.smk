@@ -45,7 +45,7 @@ rule export_classes:
         runtime=times_attempt(30),
     params:
         script=script("export_classes"),
-        sheet=config["tomograms"],
+        sheet=setting("tomograms"),
         tomograms=sorted(SAMPLES),
         code=code("export_classes"),
     shell:
@@ -68,7 +68,7 @@ rule copick_objects:
         runtime=times_attempt(30),
     params:
         script=script("export_copick"),
-        sheet=config["tomograms"],
+        sheet=setting("tomograms"),
         tomograms=sorted(SAMPLES),
         # What users save in copick: no output of any rule. copick wants the whole path, so that a
         # project that was moved needs another copick.json.

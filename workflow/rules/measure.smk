@@ -60,9 +60,10 @@ rule census:
         runtime=times_attempt(30),
     params:
         script=script("census"),
-        sheet=config["tomograms"],
+        sheet=setting("tomograms"),
         tomograms=sorted(SAMPLES),
-        groups=[sample.group for _, sample in sorted(SAMPLES.items())],
+        # A function, see `setting`.
+        groups=lambda wildcards: [sample.group for _, sample in sorted(SAMPLES.items())],
         code=code("census"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --csv {output.csv:q}"
@@ -85,8 +86,8 @@ rule evaluate:
         runtime=times_attempt(60),
     params:
         script=script("evaluate"),
-        sheet=config["tomograms"],
-        examples=config["examples"],
+        sheet=setting("tomograms"),
+        examples=setting("examples"),
         example_content=content(config["examples"]),
         truth=[
             content(getattr(SAMPLES[name], column))

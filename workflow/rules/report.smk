@@ -55,8 +55,8 @@ rule review:
         runtime=times_attempt(60),
     params:
         script=script("review"),
-        sheet=config["tomograms"],
-        examples=config["examples"],
+        sheet=setting("tomograms"),
+        examples=setting("examples"),
         example_content=content(config["examples"]),
         code=code("review"),
     shell:
@@ -89,7 +89,7 @@ rule report:
         runtime=times_attempt(20),
     params:
         script=script("report"),
-        sheet=config["tomograms"],
+        sheet=setting("tomograms"),
         models=lambda wildcards, input: json.dumps(report_models(), sort_keys=True),
         model_hashes=lambda wildcards: [
             hashes_of_model(kind) for kind in report_models()
@@ -98,6 +98,10 @@ rule report:
         title=lambda wildcards: config["report"]["title"],
         settings=lambda wildcards: json.dumps(config, sort_keys=True),
         code=code("report"),
+        templates=[
+            content(ROOT / "src" / "tomocensus" / "report" / f"report.{kind}")
+            for kind in ("html", "css", "js")
+        ],
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --models {params.models:q}"
         " --title={params.title:q} --settings {params.settings:q} --output {output:q}"

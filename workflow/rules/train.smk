@@ -23,7 +23,7 @@ rule train_segmenter:
         runtime=times_attempt(120),
     params:
         script=script("train_segmenter"),
-        sheet=config["tomograms"],
+        sheet=setting("tomograms"),
         base=lambda wildcards, input: [folder] if (folder := base_model()) else [],
         settings=section("train_segmenter", "base"),
         content=[
@@ -56,8 +56,8 @@ rule train_classifier:
         runtime=times_attempt(20),
     params:
         script=script("train_classifier"),
-        sheet=config["tomograms"],
-        examples=config["examples"],
+        sheet=setting("tomograms"),
+        examples=setting("examples"),
         content=content(config["examples"]),
         settings=section("train_classifier"),
         encoder=model_path("encoder"),

@@ -25,7 +25,7 @@ RAGGED = (
 )
 
 
-def from_maps(arguments, facts, scratch):
+def from_maps(arguments, facts, scratch, mask):
     """Cluster the segmenter's maps or another program's."""
     maps = {Path(path).stem: read_volume(path).data for path in arguments.maps[1:]}
     probability = read_volume(arguments.maps[0]).data
@@ -35,7 +35,6 @@ def from_maps(arguments, facts, scratch):
     if arguments.boundary:
         given = read_volume(arguments.boundary).data
         outlines = decode_probability(given, facts["boundary_scale"], scratch)
-    mask = read_volume(arguments.mask).data if arguments.mask else None
     return cluster(
         probability,
         facts["voxel_size"],
@@ -59,11 +58,12 @@ def main(arguments):
 
 def run(arguments, facts, scratch=None):
     """Cluster and write labels, table and record."""
+    mask = read_volume(arguments.mask).data if arguments.mask else None
     if arguments.given:
         given = read_volume(arguments.given).data
-        found = cluster_labels(given, facts["voxel_size"], arguments.threads, scratch)
+        found = cluster_labels(given, facts["voxel_size"], arguments.threads, scratch, mask)
     else:
-        found = from_maps(arguments, facts, scratch)
+        found = from_maps(arguments, facts, scratch, mask)
     _stage.say(f"{facts['tomogram']}: {len(found.table)} instances")
     if facts.get("probability") and found.facts.get("levels"):
         found.facts["warnings"] = [RAGGED]

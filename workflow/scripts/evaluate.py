@@ -27,7 +27,7 @@ def score(name, sample, examples):
     folder = Path("results", name)
     facts = _stage.inspected(folder / "input.json")
     shape = tuple(facts["shape"])
-    truth = read_annotation(sample.ground_truth, shape)
+    truth = read_annotation(sample.ground_truth, shape, "ground truth")
     excluded = []
     if sample.annotation:
         annotation = read_annotation(sample.annotation, shape)

@@ -6,6 +6,7 @@ from pathlib import Path
 import _stage
 
 from tomocensus.atomic import write_text
+from tomocensus.inspect import current_warnings
 from tomocensus.models import read_card
 from tomocensus.provenance import read_json, versions
 from tomocensus.report import build_report
@@ -27,19 +28,19 @@ def records(samples):
     return found
 
 
-def inputs_of(names, told):
+def inputs_of(samples, told):
     """Read what was found of every tomogram; with the warnings of clustering."""
-    found = {name: read_json(f"results/{name}/input.json") for name in names}
+    found = {name: read_json(f"results/{name}/input.json") for name in sorted(samples)}
     for name, facts in found.items():
         later = told[name].get("cluster", {}).get("facts", {}).get("warnings", [])
-        facts["warnings"] = [*(facts.get("warnings") or []), *later]
+        facts["warnings"] = [*current_warnings(facts, samples[name]), *later]
     return found
 
 
 def main(arguments):
     """Build and write the report."""
     samples, settings = read_samples(arguments.sheet), json.loads(arguments.settings)
-    names, pictured = sorted(samples), sorted(list(samples)[: settings["report"]["tomograms"]])
+    pictured = sorted(list(samples)[: settings["report"]["tomograms"]])
     instances = read_table("results/census.csv")
     told = records(samples)
     evaluation = read_table("results/evaluation.csv")
@@ -48,7 +49,7 @@ def main(arguments):
         instances=instances,
         counts=read_table("results/counts.csv"),
         evaluation=evaluation if len(evaluation) else None,
-        inputs=inputs_of(names, told),
+        inputs=inputs_of(samples, told),
         provenance={
             "versions": versions(PACKAGES),
             "parameters": settings,

@@ -1,9 +1,14 @@
 """Name the instances: an encoder's vectors, a head fitted to a few examples, and ``unknown``."""
 
 from tomocensus.classify.embeddings import Embeddings, embed
-from tomocensus.classify.examples import append_examples, look_up_examples, read_examples
+from tomocensus.classify.examples import (
+    append_examples,
+    examples_header,
+    look_up_examples,
+    read_examples,
+)
 from tomocensus.classify.head import apply_head, fit_head
-from tomocensus.classify.review import examples_header, rank_for_review
+from tomocensus.classify.review import rank_for_review
 
 __all__ = [
     "Embeddings",

@@ -16,6 +16,9 @@ from tomocensus.volume import angstrom_to_voxel, corner_offset, voxel_to_angstro
 COLUMNS = ("tomogram", "x", "y", "z", "class")
 ANGSTROM = ("x_angstrom", "y_angstrom", "z_angstrom")
 
+_NAMES = {"\t": "tabs", ",": "commas"}
+_OTHER = {"\t": ",", ",": "\t"}
+
 
 def read_examples(path: str | Path) -> pd.DataFrame:
     """Read named examples, separated by tabs or commas.
@@ -137,6 +140,33 @@ def append_examples(path: str | Path, rows: list[dict]) -> None:
         stream.write((b"" if text.endswith(b"\n") else b"\n") + "".join(lines).encode())
 
 
+def examples_header(path: str | Path) -> tuple[list[str], str]:
+    """Return what a row that is added to an examples file has to be.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it may be missing or empty.
+
+    Returns
+    -------
+    columns : list of str
+        Names of the columns, in the file's order.
+    separator : str
+        Between the cells.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.read_bytes().strip():
+        return list(COLUMNS), "\t"
+    separator, _, cells = _split(path)
+    return cells[0], separator
+
+
 def _quoted(cell: str, separator: str) -> str:
     """Return a cell as :func:`_split` reads it, of one line."""
     cell = " ".join(cell.split())
@@ -147,9 +177,14 @@ def _quoted(cell: str, separator: str) -> str:
 
 def _read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
     """Return a table of texts and the line of the file that each row stands in."""
-    _, lines, cells = _split(path)
+    separator, lines, cells = _split(path)
     header = cells[0]
     for line, row in zip(lines, cells, strict=True):
+        if len(row) == 1 < len(header) and _OTHER[separator] in row[0]:
+            raise InputError(
+                f"{path}: row {line}: separated by {_NAMES[_OTHER[separator]]}, the header by "
+                f"{_NAMES[separator]}. Use the same in all rows."
+            )
         if any(row[len(header) :]):
             raise InputError(
                 f"{path}: row {line}: {len(row)} cells, the header names {len(header)} columns. "

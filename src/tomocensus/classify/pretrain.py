@@ -180,7 +180,7 @@ def real_views(sheet: str | Path) -> tuple[list[View], np.ndarray, np.ndarray]:
         if not (sample.ground_truth and sample.ground_truth_classes):
             continue
         facts = inspect(sample)
-        labels = read_annotation(sample.ground_truth, tuple(facts["shape"]))
+        labels = read_annotation(sample.ground_truth, tuple(facts["shape"]), "ground truth")
         kinds = read_known_classes(sample.ground_truth_classes)
         tomogram = read_volume(sample.path, facts["voxel_size"])
         some = list(views(tomogram, labels, facts["polarity"], wanted=kinds))

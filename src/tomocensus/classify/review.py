@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tomocensus.classify.embeddings import Embeddings
-from tomocensus.classify.examples import COLUMNS, _split
 
 # Farther apart than any vectors: where nothing is named or chosen yet, doubt alone decides.
 _FAR = 1e9
@@ -79,30 +77,3 @@ def _distance(points, others) -> np.ndarray:
         away = lengths[:, None] + (some**2).sum(axis=1) - 2 * points @ some.T
         squares = np.minimum(squares, away.min(axis=1))
     return np.sqrt(np.maximum(squares, 0))
-
-
-def examples_header(path: str | Path) -> tuple[list[str], str]:
-    """Return what a row that is added to an examples file has to be.
-
-    Parameters
-    ----------
-    path : path-like
-        The file; it may be missing or empty.
-
-    Returns
-    -------
-    columns : list of str
-        Names of the columns, in the file's order.
-    separator : str
-        Between the cells.
-
-    Raises
-    ------
-    InputError
-        Where the file cannot be read.
-    """
-    path = Path(path)
-    if not path.is_file() or not path.read_bytes().strip():
-        return list(COLUMNS), "\t"
-    separator, _, cells = _split(path)
-    return cells[0], separator

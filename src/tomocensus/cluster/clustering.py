@@ -466,8 +466,11 @@ def cluster_labels(
     voxel_size: float | Sequence[float],
     threads: int = 1,
     scratch: str | Path | None = None,
+    mask: np.ndarray | None = None,
 ) -> Clustering:
     """Take over another program's labelmap: number it 1..N and describe its objects.
+
+    The table's column ``component`` holds the numbers that they had.
 
     Parameters
     ----------
@@ -479,17 +482,20 @@ def cluster_labels(
         Objects described at a time; the result does not depend on it.
     scratch : path, optional
         Existing folder for the result, as of :func:`cluster`.
+    mask : numpy.ndarray, optional
+        Not 0 where objects are looked for (:func:`tomocensus.volume.looked_in`); they end there.
     """
     fresh = _zeros(labels.shape, np.int32, scratch)
-    boxes = renumber(labels, fresh)
+    names, boxes = renumber(labels, fresh, mask)
 
     def piece(index: int) -> Piece:
         box = boxes[index]
-        mask = fresh[box] == index + 1
+        own = fresh[box] == index + 1
         start = tuple(side.start for side in box)
-        made = Piece(start, mask, digital_solidity(mask), "given", index + 1, 1.0, "none", 0)
+        given = int(names[index])
+        made = Piece(start, own, digital_solidity(own), "given", given, 1.0, "none", 0)
         # Only the box is wanted from here: boxes of wide nets would hold the volume many times.
-        made.mask = np.broadcast_to(np.True_, mask.shape)
+        made.mask = np.broadcast_to(np.True_, own.shape)
         return made
 
     pieces = for_each(piece, len(boxes), threads, fresh)

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from tomocensus.parallel import each, spans
-from tomocensus.volume import release_pages, releasing
+from tomocensus.volume import looked_in, release_pages, releasing
 
 # Runs painted at a time, before the pages that they lie in are let go of.
 _RUNS = 100_000
@@ -102,7 +102,9 @@ def label_slabs(objects: np.ndarray, out: np.ndarray, slab: int = 32) -> int:
     return runs.count
 
 
-def renumber(labels: np.ndarray, out: np.ndarray) -> list[tuple[slice, slice, slice]]:
+def renumber(
+    labels: np.ndarray, out: np.ndarray, mask: np.ndarray | None = None
+) -> tuple[np.ndarray, list[tuple[slice, slice, slice]]]:
     """Number the objects of a labelmap 1..N in the order of their numbers, slice by slice.
 
     Parameters
@@ -111,30 +113,40 @@ def renumber(labels: np.ndarray, out: np.ndarray) -> list[tuple[slice, slice, sl
         ``(nz, ny, nx)`` integers or whole floats; what is not above 0 is background.
     out : numpy.ndarray
         int32, same shape; filled.
+    mask : numpy.ndarray, optional
+        Not 0 where objects are looked for (:func:`tomocensus.volume.looked_in`); the rest of the
+        labelmap is background.
 
     Returns
     -------
-    list of tuple of slice
+    names : numpy.ndarray
+        int64, the number that each object had.
+    boxes : list of tuple of slice
         The box of each object.
     """
+
+    def seen(z):
+        return labels[z] if mask is None else np.where(looked_in(mask[z]), labels[z], 0)
+
     names = np.zeros(0, np.int64)
-    for section in releasing(labels, labels):
-        names = np.union1d(names, _stretches(section)[0])
+    for z in releasing(range(len(labels)), labels, mask):
+        names = np.union1d(names, _stretches(seen(z))[0])
     names = names[names > 0]
     numbers = np.arange(1, len(names) + 1, dtype=np.int32)
     low = np.full((len(names), 3), np.iinfo(np.int64).max)
     high = np.zeros((len(names), 3), np.int64)
-    for z in releasing(range(len(labels)), labels, out):
-        values, lengths = _stretches(labels[z])
+    for z in releasing(range(len(labels)), labels, mask, out):
+        values, lengths = _stretches(seen(z))
         fresh = np.zeros(len(values), np.int32)
         there = values > 0
         fresh[there] = numbers[np.searchsorted(names, values[there])]
         out[z] = np.repeat(fresh, lengths).reshape(out.shape[1:])
         _grow_boxes(out[z], z, low, high)
-    return [
+    boxes = [
         tuple(slice(int(a), int(b)) for a, b in zip(one, two, strict=True))
         for one, two in zip(low, high, strict=True)
     ]
+    return names, boxes
 
 
 def _stretches(section: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
