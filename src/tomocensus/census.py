@@ -96,6 +96,8 @@ def _type(column: str) -> str:
     if column in _TEXTS:
         return "string"
     if column == "touches_border":
-        return "boolean"
-    whole = column in ("instance", "nearest_instance", "contacts") or column.startswith("box_")
-    return "Int64" if whole else "float64"
+        return "bool"
+    if column == "nearest_instance":
+        return "Int64"  # an object alone has none
+    whole = column in ("instance", "contacts") or column.startswith("box_")
+    return "int64" if whole else "float64"
