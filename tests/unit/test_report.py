@@ -152,6 +152,20 @@ def test_wide_tomograms_are_drawn_small():
     assert drawn["slices"][0]["height"] == 432
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_padding_does_not_take_the_contrast_of_the_pictures(dtype):
+    data = np.random.default_rng(0).normal(30_000, 300, (12, 64, 64)).round().astype(dtype)
+    data[:, :, :20] = 0
+    labels = np.zeros(data.shape, np.int32)
+    labels[4:8, 20:40, 30:50] = 1
+    table = pd.DataFrame({"instance": [1], "class": ["a"]})
+    made = picture(Volume(data, 10.0), None, labels, table, slices=1)
+    drawn = rgba(made["slices"][0]["density"])
+    assert drawn[:, -40 * drawn.shape[1] // 64 :, 0].std() > 25
+    small = rgba(thumbnail(Volume(data, 10.0), labels, 1, (32, 30, 6), 40))
+    assert small[:, 80:, 2].std() > 25
+
+
 def test_without_instances_map_or_contrast():
     labels = np.zeros((16, 40, 80), np.int32)
     volume = Volume(np.full(labels.shape, np.nan, np.float32), 10.0)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from tomocensus.padding import padding_value
 from tomocensus.report.colours import class_colours, colour, heat
 from tomocensus.volume import Volume
 
@@ -51,8 +52,8 @@ def picture(
         overlays' palette, from index 1, filled and outlined in turn), ``slices`` (list of
         ``z`` and the images) and ``xz`` (``y`` and the images of the central cut, z downward).
         Images are base64: ``density`` JPEG, the mean of up to three sections, stretched from the
-        1st to the 99th percentile; ``probability`` (None without a map), ``instances`` and
-        ``class`` palette PNG of the same size with transparency. Row 0 is y = 0.
+        1st to the 99th percentile of what is no padding; ``probability`` (None without a map),
+        ``instances`` and ``class`` palette PNG of the same size with transparency. Row 0 is y = 0.
 
     Raises
     ------
@@ -106,11 +107,14 @@ def _class_index(instances: pd.DataFrame) -> tuple[list[str], dict[int, int]]:
 
 
 def _contrast(data: np.ndarray, levels: list[int]) -> tuple[float, float]:
-    """Return the densities drawn black and white, the same for all sections."""
-    sample = np.concatenate([np.asarray(data[z], np.float32)[::2, ::2].ravel() for z in levels])
+    """Return the densities drawn black and white, the same for all sections; not of padding."""
+    sample = np.concatenate([np.asarray(data[z])[::2, ::2].ravel() for z in levels])
     sample = sample[np.isfinite(sample)]
     if not sample.size:
         return 0.0, 1.0
+    padding = padding_value(data, sample)
+    if padding is not None:
+        sample = sample[sample != padding]
     low, high = (float(value) for value in np.percentile(sample, (1, 99)))
     return low, high if high > low else low + 1.0
 

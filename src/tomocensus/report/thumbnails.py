@@ -156,11 +156,11 @@ class _Section:
             places.append(at - low)
         self.grid = np.meshgrid(*places, indexing="ij")
         near = slice(max(0, self.z - 1), self.z + 2)
-        density = np.asarray(tomogram.data[(near, *self.window)], np.float32)
-        density = ndimage.gaussian_filter(
-            np.nan_to_num(density).mean(axis=0), max(half / SIDE, 0.6)
-        )
-        low, high = np.percentile(density, (1, 99))
+        density = np.nan_to_num(np.asarray(tomogram.data[(near, *self.window)], np.float32))
+        # Padding is the same in all sections.
+        differs = np.ptp(density, axis=0) > 0
+        density = ndimage.gaussian_filter(density.mean(axis=0), max(half / SIDE, 0.6))
+        low, high = np.percentile(density[differs] if differs.any() else density, (1, 99))
         # Outside of the tomogram the picture is black.
         drawn = ndimage.map_coordinates(density, self.grid, order=1, mode="constant", cval=low)
         self.grey = (np.clip((drawn - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
