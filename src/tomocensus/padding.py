@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from scipy import ndimage
 
@@ -77,3 +79,24 @@ def without_data(section: np.ndarray, padding: float | None) -> np.ndarray | Non
         outer[side] = True
     outer[0] = False
     return outer[areas] if outer.any() else None
+
+
+def shown_range(data: np.ndarray, levels: Iterable[int]) -> tuple[float, float]:
+    """Return the values to draw black and white: 1st and 99th percentile of what is no padding.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        ``(nz, ny, nx)``.
+    levels : iterable of int
+        Slices that are looked at.
+    """
+    sample = np.concatenate([np.asarray(data[z])[::2, ::2].ravel() for z in levels])
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return 0.0, 1.0
+    padding = padding_value(data, sample)
+    if padding is not None:
+        sample = sample[sample != padding]
+    low, high = (float(value) for value in np.percentile(sample, (1, 99)))
+    return low, high if high > low else low + 1.0

@@ -17,6 +17,7 @@ import numpy as np
 from tomocensus.classify.examples import append_examples, in_angstrom
 from tomocensus.errors import InputError, without_traceback
 from tomocensus.io import read_volume
+from tomocensus.padding import shown_range
 from tomocensus.provenance import read_json
 from tomocensus.samples import read_project
 from tomocensus.tables import read_table
@@ -111,12 +112,9 @@ def add_layers(viewer, review: Review) -> None:
     """
     from napari.utils import DirectLabelColormap
 
-    low, high = np.percentile(
-        np.asarray(review.density.data[:: review.labels.shape[0] // 8 + 1]), (1, 99)
-    )
-    viewer.add_image(
-        review.density.data, name=review.tomogram, contrast_limits=(float(low), float(high))
-    )
+    depth = len(review.labels)
+    limits = shown_range(review.density.data, range(0, depth, depth // 8 + 1))
+    viewer.add_image(review.density.data, name=review.tomogram, contrast_limits=limits)
     if review.probability is not None:
         viewer.add_image(
             review.probability,

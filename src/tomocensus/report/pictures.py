@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tomocensus.padding import padding_value
+from tomocensus.padding import shown_range
 from tomocensus.report.colours import class_colours, colour, heat
 from tomocensus.volume import Volume
 
@@ -67,7 +67,7 @@ def picture(
     classes, lookup = _class_index(instances)
     levels = choose_slices(labels, slices)
     middle = shape[1] // 2
-    limits = _contrast(tomogram.data, levels)
+    limits = shown_range(tomogram.data, levels)
 
     def draw(axis, index):
         take = (slice(None),) * axis + (index,)
@@ -104,19 +104,6 @@ def _class_index(instances: pd.DataFrame) -> tuple[list[str], dict[int, int]]:
     place = {name: i for i, name in enumerate(names)}
     pairs = zip(instances["instance"], named, strict=True)
     return names, {int(number): place[name] for number, name in pairs if name in place}
-
-
-def _contrast(data: np.ndarray, levels: list[int]) -> tuple[float, float]:
-    """Return the densities drawn black and white, the same for all sections; not of padding."""
-    sample = np.concatenate([np.asarray(data[z])[::2, ::2].ravel() for z in levels])
-    sample = sample[np.isfinite(sample)]
-    if not sample.size:
-        return 0.0, 1.0
-    padding = padding_value(data, sample)
-    if padding is not None:
-        sample = sample[sample != padding]
-    low, high = (float(value) for value in np.percentile(sample, (1, 99)))
-    return low, high if high > low else low + 1.0
 
 
 def _images(density, limits, probability, labels, lookup, classes) -> dict:
