@@ -127,6 +127,8 @@ class Slices:
         self.median, scale, self.padding = robust_contrast(tomogram.data)
         release_pages(tomogram.data)
         self.scale = scale if polarity == "dark" else -scale
+        # Whether any of the slices that were read is.
+        self.padded = False
         self._cached = lru_cache(maxsize=cache)(self._make)
 
     def __len__(self) -> int:
@@ -168,9 +170,11 @@ class Slices:
 
     def _read(self, z: int) -> np.ndarray:
         """Return a slice of the tomogram as float32."""
-        image = np.array(self.data[z], dtype=np.float32)
-        blank = without_data(self.data[z], self.padding)
+        section = np.asarray(self.data[z])
+        image = np.array(section, dtype=np.float32)
+        blank = without_data(section, self.padding)
         if blank is not None:
+            self.padded = True
             image[blank] = self.median
         return image
 

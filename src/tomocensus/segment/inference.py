@@ -171,9 +171,9 @@ def _run(tomogram, model, predictor, maps, entropy, polarity, mask) -> dict:
     for z, image in _output_slices(predictor, source, tomogram.shape, mask):
         if mask is not None:
             image = image * looked_in(mask[z])
-        blank = without_data(tomogram.data[z], source.padding)
-        if blank is not None:
-            image = image * ~blank
+        if source.padded:
+            blank = without_data(np.asarray(tomogram.data[z]), source.padding)
+            image = image if blank is None else image * ~blank
         for head, target in maps.items():
             target[z] = np.rint(image[heads.index(head)] * 100).astype(np.int8)
         if entropy is not None:
