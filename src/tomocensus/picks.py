@@ -19,7 +19,13 @@ import numpy as np
 import pandas as pd
 import starfile
 
-from tomocensus.classify.examples import ANGSTROM, append_examples, in_angstrom, read_examples
+from tomocensus.classify.examples import (
+    ANGSTROM,
+    append_examples,
+    in_angstrom,
+    is_written,
+    read_examples,
+)
 from tomocensus.errors import InputError, without_traceback
 from tomocensus.io import read_header, read_volume
 from tomocensus.samples import Sample, read_project
@@ -462,7 +468,7 @@ def _named(picks: pd.DataFrame, kind: str, path: str) -> list[str]:
 def _add(rows: pd.DataFrame, examples: Path, count: int, seed: int) -> list[str]:
     """Append rows to the examples; return what was done, in words."""
     there = None
-    if examples.is_file() and examples.read_bytes().strip():
+    if is_written(examples):
         there = read_examples(examples)
         rows = fresh(rows.assign(**{"class": respelled(rows["class"], there["class"])}), there)
     rows = spread(rows, count, None if there is None else there["class"], seed)

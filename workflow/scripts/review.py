@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from tomocensus.atomic import write_json, write_table
 from tomocensus.classify import Embeddings, examples_header, rank_for_review, read_examples
-from tomocensus.classify.examples import ANGSTROM, in_angstrom, named_at
+from tomocensus.classify.examples import ANGSTROM, in_angstrom, is_written, named_at
 from tomocensus.io import read_volume
 from tomocensus.report import inner_point, thumbnail
 from tomocensus.samples import read_samples
@@ -20,8 +20,7 @@ from tomocensus.volume import corner_offset
 
 def named_in(examples, folders):
     """Return tomogram and number of the instances that the examples name."""
-    path = Path(examples)
-    if not path.is_file() or not path.read_bytes().strip():
+    if not is_written(examples):
         return set()
     rows, found = read_examples(examples), set()
     for name in sorted(set(rows["tomogram"]) & set(folders)):

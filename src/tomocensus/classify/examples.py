@@ -140,6 +140,12 @@ def append_examples(path: str | Path, rows: list[dict]) -> None:
         stream.write((b"" if text.endswith(b"\n") else b"\n") + "".join(lines).encode())
 
 
+def is_written(path: str | Path) -> bool:
+    """Tell whether an examples file is there and not empty: a new project has none."""
+    path = Path(path)
+    return path.is_file() and bool(path.read_bytes().strip())
+
+
 def examples_header(path: str | Path) -> tuple[list[str], str]:
     """Return what a row that is added to an examples file has to be.
 
@@ -160,10 +166,9 @@ def examples_header(path: str | Path) -> tuple[list[str], str]:
     InputError
         Where the file cannot be read.
     """
-    path = Path(path)
-    if not path.is_file() or not path.read_bytes().strip():
+    if not is_written(path):
         return list(COLUMNS), "\t"
-    separator, _, cells = _split(path)
+    separator, _, cells = _split(Path(path))
     return cells[0], separator
 
 

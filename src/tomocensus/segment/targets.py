@@ -142,13 +142,13 @@ def make_targets(
     membranes = {} if pair.membrane is None else scale_annotation(pair.membrane, source.shape)
     # Of slices that are not annotated these say nothing, and may not take the place of another's.
     told = (pair.annotation >= 0).any(axis=(1, 2))[:, None, None]
-    contacts, weights = {}, {}
-    if pair.contacts is not None:
-        known = np.where(told, pair.contacts.astype(np.int8), np.int8(-1))
-        contacts = scale_annotation(known, source.shape)
-    if pair.weight is not None:
-        known = np.where(told, pair.weight.astype(np.int16), np.int16(-1))
-        weights = scale_annotation(known, source.shape)
+
+    def beside(extra, dtype):
+        if extra is None:
+            return {}
+        return scale_annotation(np.where(told, extra.astype(dtype), dtype(-1)), source.shape)
+
+    contacts, weights = beside(pair.contacts, np.int8), beside(pair.weight, np.int16)
     result = []
     for z, labels in sorted(annotated.items()):
         nothing = np.full(labels.shape, -1)
@@ -197,20 +197,27 @@ def hold_out(targets: list[TargetSlice], part: float, generator, block: int = 48
                 if count:
                     blocks.append((index, y, x, count))
     for _ in range(_TRIES):
-        taken = 0
-        for number in generator.permutation(len(blocks)):
-            index, y, x, count = blocks[number]
-            if taken >= part * total:
-                break
-            targets[index].held_out[y : y + block, x : x + block] = True
-            taken += count
+        _draw_blocks(targets, blocks, part * total, block, generator)
         inside = np.concatenate([t.target[0][t.held_out] for t in targets])
         outside = np.concatenate([t.target[0][~t.held_out] for t in targets])
         if all((side == value).sum() >= 100 for side in (inside, outside) for value in (0, 1)):
             return True
-        for t in targets:
-            t.held_out[:] = False
+    for t in targets:
+        t.held_out[:] = False
     return False
+
+
+def _draw_blocks(targets, blocks, wanted, block, generator) -> None:
+    """Set random blocks aside until `wanted` annotated voxels are, and nothing else."""
+    for t in targets:
+        t.held_out[:] = False
+    taken = 0
+    for number in generator.permutation(len(blocks)):
+        if taken >= wanted:
+            break
+        index, y, x, count = blocks[number]
+        targets[index].held_out[y : y + block, x : x + block] = True
+        taken += count
 
 
 def hold_out_blocks(targets: list[TargetSlice], part: float, generator, block: int = 48) -> None:
