@@ -277,6 +277,18 @@ def test_labels_of_real_membranes_are_imaged():
     assert np.array_equal(made.tomogram.data, again.tomogram.data)
 
 
+@pytest.mark.parametrize("thickness", [1, 2, 3, 4, 5])
+def test_bilayers_along_labels_of_any_thickness_are_as_thick_as_others(thickness):
+    labels = np.zeros((24, 48, 48), np.uint8)
+    labels[:, :, 20 : 20 + thickness] = 1
+    settings = {"lamella": 1.0, "around": {"actin": 0}, "tilt_step": 6}
+    made = simulate_from_labels(Volume(labels, 14.0), 1, **settings)
+    x = np.flatnonzero(made.membrane[12, 24])
+    # 45 Å and a voxel are 4.2 voxels: those whose centres lie within 2.1 of the middle.
+    middle = 20 + (thickness - 1) / 2
+    assert np.array_equal(x, [n for n in range(48) if abs(n - middle) <= 2.1])
+
+
 def test_solid_labels_are_filled():
     labels = np.zeros((24, 48, 48), np.uint8)
     labels[6:18, 10:30, 10:30] = 4
