@@ -18,9 +18,9 @@ import torch
 
 from tomocensus.models import Model
 from tomocensus.segment import TrainSettings, predict, train
+from tomocensus.segment.optimisation import masked_loss
 from tomocensus.segment.pretrain import BACKGROUND, contacts_in_z, simulated_pair
 from tomocensus.segment.targets import outline
-from tomocensus.segment.training import masked_loss
 from tomocensus.simulate.training import stored_tomogram
 from tomocensus.volume import Volume
 

@@ -19,6 +19,7 @@ from tomocensus.segment import (
     train,
     training,
 )
+from tomocensus.segment.calibration import best_offset, calibration_error, platt
 from tomocensus.segment.contrast import (
     Slices,
     mirrored,
@@ -29,6 +30,8 @@ from tomocensus.segment.contrast import (
 )
 from tomocensus.segment.inference import Predictor
 from tomocensus.segment.network import build, fold, halo, widened
+from tomocensus.segment.optimisation import masked_loss
+from tomocensus.segment.patches import Patches
 from tomocensus.segment.targets import (
     IGNORE,
     TargetSlice,
@@ -36,13 +39,6 @@ from tomocensus.segment.targets import (
     hold_out,
     make_targets,
     outline,
-)
-from tomocensus.segment.training import (
-    Patches,
-    best_offset,
-    calibration_error,
-    masked_loss,
-    platt,
 )
 from tomocensus.volume import Volume
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from tomocensus.models import Model
-from tomocensus.segment import AnnotatedVolume, TrainSettings, train, training
+from tomocensus.segment import AnnotatedVolume, TrainSettings, calibration, train, training
+from tomocensus.segment.calibration import calibrate
 from tomocensus.segment.emptiness import EMPTIER, TAKEN, empty_slices
 from tomocensus.segment.network import build
 from tomocensus.segment.targets import IGNORE, TargetSlice, hold_out_blocks, make_targets
-from tomocensus.segment.training import calibrate
 from tomocensus.volume import Volume
 
 SETTINGS = TrainSettings(steps=6, patch=32, batch=2, width=4, depth=3, slices=3)
@@ -147,7 +147,7 @@ def test_calibration_is_bounded_and_heeds_empty_slices(monkeypatch, limit, with_
         return TargetSlice("a", 0, np.zeros((3, 100, 100)), both, np.ones((100, 100), bool))
 
     full, empty = target(1.0), target(-9.0)
-    monkeypatch.setattr(training, "_logits_of_slice", lambda *_: logits)
+    monkeypatch.setattr(calibration, "logits_of_slice", lambda *_: logits)
     network = build({"slices": 3, "width": 4, "depth": 3}, 2)
     more = [empty] if with_empty else []
     metrics, fitted = calibrate(

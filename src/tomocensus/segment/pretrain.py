@@ -34,19 +34,13 @@ from tomocensus.errors import InputError, without_traceback
 from tomocensus.models import Model, load_model, save_model
 from tomocensus.progress import progress
 from tomocensus.segment.annotated import read_annotated
+from tomocensus.segment.calibration import THIN, calibrate
 from tomocensus.segment.network import build, from_card, widened
+from tomocensus.segment.optimisation import DICE_WEIGHT, THIN_DICE_WEIGHT, optimise
+from tomocensus.segment.patches import Patches
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
 from tomocensus.segment.targets import TargetSlice, make_targets
-from tomocensus.segment.training import (
-    DICE_WEIGHT,
-    FROM_SCRATCH,
-    THIN,
-    THIN_DICE_WEIGHT,
-    Patches,
-    calibrate,
-    optimise,
-    train,
-)
+from tomocensus.segment.training import FROM_SCRATCH, train
 from tomocensus.simulate.training import in_cache, stored_tomogram
 from tomocensus.volume import Volume
 
