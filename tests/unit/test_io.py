@@ -71,6 +71,34 @@ def test_unsigned_bytes_of_imod(tmp_path):
     assert read_volume(path).data[0, 0, 0] == 200
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "unsigned"),
+    [(0, 255, True), (-0.5, 200, True), (-128, 127, False), (-120, 140, False), (0, 0, False)],
+)
+def test_bytes_without_stamp_are_what_the_range_in_the_header_says(tmp_path, low, high, unsigned):
+    path = write_reference(tmp_path / "a.mrc", ramp("i1"), dmin=low, dmax=high)
+    content = bytearray(path.read_bytes())
+    content[1024] = 200
+    path.write_bytes(content)
+    assert read_volume(path).data[0, 0, 0] == (200 if unsigned else 200 - 256)
+    told = [f"bytes are read as unsigned, for the header states values up to {high}"]
+    assert read_header(path).warnings == told * unsigned
+
+
+@pytest.mark.parametrize("ispg", [1, 401])
+def test_a_stack_of_volumes_is_refused(tmp_path, ispg):
+    path = write_reference(tmp_path / "a.mrc", np.tile(ramp("f4"), (4, 1, 1)), ispg=ispg)
+    assert read_volume(path).shape == (12, 4, 5)
+    with mrcfile.open(path, "r+", permissive=True) as file:
+        file.header.mz = 3
+    if ispg == 1:
+        assert read_volume(path).shape == (12, 4, 5)
+        return
+    for read in (read_header, open_array):
+        with pytest.raises(InputError, match="holds 4 volumes of 3 sections"):
+            read(path)
+
+
 @pytest.mark.parametrize("dtype", [">i2", ">f4", ">f2", ">u2"])
 def test_big_endian(tmp_path, dtype):
     path = tmp_path / "a.rec"
