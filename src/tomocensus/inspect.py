@@ -17,6 +17,8 @@ _SAMPLED_SECTIONS = 32
 _LOW_CONFIDENCE = 0.5
 _SCALES = (30.0, 60.0, 100.0)
 _COARSE = 20.0
+# Height over the other sides of a volume that still lies as it was reconstructed, the beam along y.
+_LYING = 0.6
 # Largest per cent of a map that is more likely no per cent.
 FAINT = 5
 
@@ -61,6 +63,12 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
     notes = [f"{sample.path}: {text}" for text in header.warnings]
     if min(header.shape) < 8:
         notes.append(f"{sample.path}: only {min(header.shape)} voxels thin; is this a tomogram?")
+    nz, ny, nx = header.shape
+    if ny < _LYING * min(nz, nx):
+        notes.append(
+            f"{sample.path}: much thinner along y than along z and x ({nx} x {ny} x {nz} voxels). "
+            "Is z the beam? If not, turn it (IMOD: trimvol -rx; AreTomo: -FlipVol 1)"
+        )
     _check_companions(sample, header, notes)
     data = open_array(sample.path, sample.voxel_size)
     statistics = _statistics(sample.path, data)

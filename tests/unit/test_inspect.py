@@ -159,6 +159,13 @@ def test_warnings_of_a_file_that_was_mended_or_replaced_are_dropped(sample, comp
     assert current_warnings(facts, sample) == other
 
 
+@pytest.mark.parametrize(("shape", "told"), [((48, 20, 48), True), ((20, 48, 48), False)])
+def test_a_volume_whose_beam_runs_along_y_is_told(tmp_path, rng, shape, told):
+    write_mrc(tmp_path / "a.mrc", Volume(rng.normal(size=shape).astype("f4"), 20.0))
+    facts = inspect(Sample("A", str(tmp_path / "a.mrc"), polarity="dark"))
+    assert any("Is z the beam?" in text for text in facts["warnings"]) == told
+
+
 def test_annotation_content(sample, companion):
     data = np.full(SHAPE, -1, np.int8)
     with pytest.raises(InputError, match="no voxel is labelled"):

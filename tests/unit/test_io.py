@@ -426,6 +426,19 @@ def test_zarr_faults(tmp_path):
         read_header(tmp_path / "b.zarr")
 
 
+def test_zarr_with_axes_in_another_order_is_refused(tmp_path):
+    path = write_zarr(tmp_path / "a.zarr", 2)
+    group = zarr.open_group(path, mode="a")
+    content = group.attrs["multiscales"]
+    content[0]["axes"] = content[0]["axes"][::-1]
+    group.attrs["multiscales"] = content
+    with pytest.raises(InputError, match="in the order x, y, z"):
+        read_header(path)
+    content[0]["axes"] = ["z", "y", "x"]  # of OME-Zarr 0.3
+    group.attrs["multiscales"] = content
+    assert read_header(path).shape == (8, 8, 8)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_damaged_chunk_is_told_with_the_image_s_path(tmp_path, version):
     path = write_zarr(tmp_path / "a.zarr", version)
