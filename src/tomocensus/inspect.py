@@ -71,15 +71,16 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
         )
     _check_companions(sample, header, notes)
     data = open_array(sample.path, sample.voxel_size)
+    size = header.voxel_size
     statistics = _statistics(sample.path, data)
-    polarity = _polarity(sample, data, header.voxel_size, notes)
+    polarity = _polarity(sample, data, size, notes)
     return {
         "tomogram": sample.tomogram,
         "path": str(sample.path),
         "format": header.format,
         "group": sample.group,
         "shape": list(header.shape),
-        "voxel_size": header.voxel_size,
+        "voxel_size": size,
         "origin": list(header.origin),
         "nstart": list(header.nstart),
         "dtype": str(header.dtype),
@@ -88,9 +89,9 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
         "mask": sample.mask,
         "annotation": sample.annotation,
         "probability": sample.probability,
-        "probability_scale": _scale(sample.probability, sample, probability_scale, notes),
+        "probability_scale": _scale(sample.probability, sample, size, probability_scale, notes),
         "boundary": sample.boundary,
-        "boundary_scale": _scale(sample.boundary, sample, probability_scale, notes),
+        "boundary_scale": _scale(sample.boundary, sample, size, probability_scale, notes),
         "labels": sample.labels,
         "ground_truth": sample.ground_truth,
         "ground_truth_classes": sample.ground_truth_classes,
@@ -283,10 +284,12 @@ def _check_companions(sample: Sample, header: Header, notes: list[str]) -> None:
         if path is None:
             continue
         name = what.replace("_", " ")
+        fitting = read_header(path, header.voxel_size)
+        if fitting.shape != header.shape:
+            raise InputError(shape_fault(path, name, fitting.shape, header.shape))
         other = read_header(path)
-        if other.shape != header.shape:
-            raise InputError(shape_fault(path, name, other.shape, header.shape))
-        if other.voxel_size not in (None, 1.0):
+        # A coarser level of an OME-Zarr was found by its voxel size.
+        if other.voxel_size not in (None, 1.0) and other.shape == header.shape:
             ratio = other.voxel_size / header.voxel_size
             if not 0.95 < ratio < 1.05:
                 notes.append(
@@ -299,7 +302,7 @@ def _check_companions(sample: Sample, header: Header, notes: list[str]) -> None:
 def _check_values(path: str, what: str, header: Header, notes: list[str]) -> None:
     """Check what a mask, annotation or labelmap holds."""
     if what == "annotation":
-        labels = read_annotation(path, header.shape)
+        labels = read_annotation(path, header.shape, voxel_size=header.voxel_size)
         if not (labels >= 0).any():
             raise InputError(f"{path}: no voxel is labelled. Label some, objects and background.")
         for missing, name in ((labels > 0, "object"), (labels == 0, "background")):
@@ -309,7 +312,7 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
     if what in ("probability", "boundary"):
         return
     found = False
-    for z, section in sections(open_array(path)):
+    for z, section in sections(open_array(path, header.voxel_size)):
         found = found or bool((looked_in(section) if what == "mask" else section).any())
         # Unknown truth is negative; a labelmap to start from has no such thing.
         least = -1 if what == "ground_truth" else 0
@@ -327,13 +330,17 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
 
 
 def _scale(
-    path: str | None, sample: Sample, default: int | str | None, notes: list[str]
+    path: str | None,
+    sample: Sample,
+    voxel_size: float,
+    default: int | str | None,
+    notes: list[str],
 ) -> int | None:
     """Return what certain means in a given map; check that its values fit."""
     if path is None:
         return None
     low, high = np.inf, -np.inf
-    for z, section in sections(open_array(path)):
+    for z, section in sections(open_array(path, voxel_size)):
         if not _finite(section):
             raise InputError(f"{path}: section z = {z} holds NaN. Replace it by 0.")
         low, high = min(low, float(section.min())), max(high, float(section.max()))

@@ -4,6 +4,7 @@ from dataclasses import replace
 import mrcfile
 import numpy as np
 import pytest
+import zarr
 from scipy import ndimage
 
 from tomocensus.atomic import write_json
@@ -242,3 +243,20 @@ def test_padding_does_not_decide_the_polarity(blobs, sign, value):
     found, confidence = detect_polarity(turned, 20.0)
     assert found == wanted
     assert confidence > 0.5 * sure
+
+
+def test_of_zarr_companions_the_level_of_the_tomogram_is_looked_at(tmp_path, blobs):
+    for name, data in (("a", blobs), ("mask", blobs > 0)):
+        group = zarr.open_group(tmp_path / f"{name}.zarr", mode="w", zarr_format=2)
+        datasets = []
+        for step in (1, 2):
+            level = np.asarray(data[::step, ::step, ::step]).astype(np.float32)
+            group.create_array(str(step), data=level)
+            scale = [{"type": "scale", "scale": [10.0 * step] * 3}]
+            datasets.append({"path": str(step), "coordinateTransformations": scale})
+        group.attrs["multiscales"] = [{"axes": ["z", "y", "x"], "datasets": datasets}]
+    row = Sample("A", str(tmp_path / "a.zarr"), voxel_size=20.0, polarity="bright")
+    columns = ("mask", "annotation", "probability", "boundary", "labels", "ground_truth")
+    facts = inspect(replace(row, **dict.fromkeys(columns, str(tmp_path / "mask.zarr"))))
+    assert facts["shape"] == [side // 2 for side in SHAPE]
+    assert not any("header states" in text for text in facts["warnings"])
