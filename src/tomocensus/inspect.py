@@ -311,22 +311,30 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
         return
     if what in ("probability", "boundary"):
         return
-    found = False
+    found, most = False, 0
     for z, section in sections(open_array(path, header.voxel_size)):
         found = found or bool((looked_in(section) if what == "mask" else section).any())
         # Unknown truth is negative; a labelmap to start from has no such thing.
         least = -1 if what == "ground_truth" else 0
         if what != "mask" and (
-            section.min() < least or not np.array_equal(section, np.rint(section))
+            section.min() < least
+            or section.max() > np.iinfo(np.int64).max
+            or (section.dtype.kind == "f" and not np.array_equal(section, np.rint(section)))
         ):
             raise InputError(
                 f"{path}: section z = {z} holds values that are no labels. Save whole numbers, 0 "
                 "for background and 1, 2, ... for the objects."
             )
+        most = max(most, section.max())
     if not found and what == "mask":
         raise InputError(f"{path}: the mask is empty. Give one that is not 0 where to look.")
     if not found:
         notes.append(f"{path}: holds no object")
+    elif what == "labels" and most == 1:
+        notes.append(
+            f"{path}: all of it has the number 1 and is taken for one object. A mask of many "
+            "belongs in the column 'probability': its objects are then told apart"
+        )
 
 
 def _scale(
@@ -356,6 +364,7 @@ def _scale(
         wanted = f"0 to {scale}" if scale else "0 to 1, 0 to 100 or 0 to 255"
         raise InputError(
             f"{path}: values from {low:g} to {high:g}; probabilities must lie within {wanted}. "
-            "Rescale the map or correct the column 'probability_scale'."
+            "Rescale the map (scores x before a sigmoid by 1 / (1 + exp(-x))) or correct the "
+            "column 'probability_scale'."
         )
     return int(scale)

@@ -4,6 +4,7 @@ from dataclasses import replace
 import mrcfile
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from scipy import ndimage
 
@@ -181,6 +182,28 @@ def test_empty_mask_and_labels(sample, companion):
     with pytest.raises(InputError, match="mask is empty"):
         inspect(replace(sample, mask=path))
     assert "holds no object" in inspect(replace(sample, labels=path))["warnings"][0]
+
+
+def test_a_mask_in_the_place_of_labels_is_told(sample, companion):
+    labels = np.zeros(SHAPE, np.int8)
+    labels[3:9, 4:9, 4:9] = labels[20:25, 30:36, 30:36] = 1
+    told = inspect(replace(sample, labels=companion(labels)))["warnings"]
+    assert any("belongs in the column 'probability'" in text for text in told)
+    labels[20:25] *= 2
+    told = inspect(replace(sample, labels=companion(labels)))["warnings"]
+    assert not any("column 'probability'" in text for text in told)
+
+
+def test_labels_beyond_any_number_are_refused(sample, tmp_path):
+    labels = np.zeros(SHAPE, np.uint64)
+    labels[5] = 2**63 - 1
+    path = tmp_path / "labels.tif"
+    tifffile.imwrite(path, labels)
+    assert inspect(replace(sample, labels=str(path)))["shape"] == list(SHAPE)
+    labels[5] += 1
+    tifffile.imwrite(path, labels)
+    with pytest.raises(InputError, match="no labels"):
+        inspect(replace(sample, labels=str(path)))
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.5])
