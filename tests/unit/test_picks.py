@@ -94,6 +94,58 @@ def test_copick_keeps_angstrom_from_the_first_voxel(tmp_path):
     assert read(tmp_path / "p.json").loc[0, ["tomogram", "class"]].tolist() == ["TS_1", "ribosome"]
 
 
+def test_models_of_imod_count_as_their_text_does(tmp_path, imod_model):
+    points = [[x + 0.5, y + 0.5, z] for x, y, z in PLACES.tolist()]
+    (tmp_path / "p.mod").write_bytes(imod_model(("ribosome", points[:2]), ("", points[2:])))
+    assert voxels(tmp_path / "p.mod") == PLACES.tolist()
+    assert read(tmp_path / "p.mod")["class"].tolist() == ["ribosome", "ribosome", ""]
+    (tmp_path / "p.mod").write_bytes(imod_model())
+    with pytest.raises(InputError, match="no positions"):
+        read(tmp_path / "p.mod")
+
+
+def test_matlab_programs_count_from_one(tmp_path):
+    table = np.zeros((3, 35))
+    table[:, 19] = 7
+    table[:, 23:26] = PLACES + 1
+    table[0, 3:6], table[0, 23:26] = (2, -1, 3), PLACES[0] + 1 - (2, -1, 3)
+    np.savetxt(tmp_path / "p.tbl", table, fmt="%g")
+    assert voxels(tmp_path / "p.tbl") == PLACES.tolist()
+    assert set(read(tmp_path / "p.tbl")["tomogram"]) == {"7"}
+    names = ["tomo_num", "orig_x", "orig_y", "orig_z", "x_shift", "y_shift", "z_shift", "class"]
+    rows = [(7, *row, 1) for row in table[:, [23, 24, 25, 3, 4, 5]]]
+    path = star(tmp_path / "motl.star", names, *rows)
+    assert voxels(path) == PLACES.tolist()
+    assert read(path)[["tomogram", "class"]].to_numpy().tolist() == [["7", ""]] * 3
+
+
+def test_parts_of_the_volume_and_angstrom_of_warp_and_m(project, capsys):
+    xyz = ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]
+    parts = PLACES / np.array([59, 39, 19])
+    rows = [(*part, "cell_01.tomostar") for part in parts.tolist()]
+    path = star(project / "matches.star", [*xyz, "rlnMicrographName"], *rows)
+    assert voxels(path) == PLACES.tolist()
+    main([str(project), str(path), "--class", "ribosome"])
+    assert "taken for parts of the size of cell_01" in capsys.readouterr().out
+    # Corners alone are voxels.
+    path = star(project / "corners.star", xyz, (0, 0, 0), (1, 1, 0))
+    assert voxels(path) == [[0, 0, 0], [1, 1, 0]]
+    names = ["wrpCoordinateX1", "wrpCoordinateY1", "wrpCoordinateZ1", "wrpSourceName"]
+    rows = [(*place, "cell_01.tomostar") for place in (PLACES * 10.0).tolist()]
+    assert voxels(star(project / "m.star", names, *rows)) == PLACES.tolist()
+
+
+def test_picks_of_several_tomograms_are_not_put_into_one(project):
+    columns = ["rlnTomoName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]
+    command = [str(project), str(project / "p.star"), "--class", "a", "--tomogram", "cell_02"]
+    star(project / "p.star", columns, ("TS_1", 5, 5, 5), ("TS_2", 9, 9, 9))
+    with pytest.raises(SystemExit, match=r"several tomograms \(TS_1, TS_2\)"):
+        main(command)
+    star(project / "p.star", columns, ("t/TS_1.mrc", 5, 5, 5), ("TS_1.tomostar", 9, 9, 9))
+    main(command)
+    assert len(read_examples(project / "config" / "examples.tsv")) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -111,7 +163,9 @@ def test_copick_keeps_angstrom_from_the_first_voxel(tmp_path):
         ("p.txt", "1 2\n", "x, y, z"),
         ("p.txt", "1 2 nan\n", "position 1"),
         ("p.txt", "", "no positions"),
-        ("p.mod", "IMODV1.2", "not one of"),
+        ("p.mod", "IMODV1.2", "ends early"),
+        ("p.tbl", "1 2 3\n", "cannot be read"),
+        ("p.em", "", "not one of"),
     ],
 )
 def test_what_holds_no_picks_is_told(tmp_path, name, text, said):
