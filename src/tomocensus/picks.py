@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import starfile
+from scipy.spatial.transform import Rotation
 
 from tomocensus.classify.examples import (
     ANGSTROM,
@@ -47,6 +48,7 @@ _POSITIONS = {
 _NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName", "tomo_num")
 _CLASSES = ("tomocensusClass", "rlnParticleName")
 _SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize")
+_TURNS = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
 # Names of tomograms end with these, and with the voxel size (`_10.00Apx`).
 _ENDINGS = re.compile(
     r"(_[0-9.]+apx|\.(mrc|rec|map|st|mdoc|tif|tiff|tomostar|zarr|ome|gz|bz2))+$", re.IGNORECASE
@@ -126,21 +128,16 @@ def _star(path: Path) -> pd.DataFrame:
     if optics is not None and "rlnOpticsGroup" in table:
         more = ["rlnOpticsGroup", *optics.columns.difference(table.columns)]
         table = table.merge(optics[more], on="rlnOpticsGroup", how="left")
-    found = pd.DataFrame({axis: table[name] for axis, name in zip("xyz", columns, strict=True)})
+    found = table[columns].set_axis(list("xyz"), axis=1).apply(pd.to_numeric, errors="coerce")
     if columns[0] == "orig_x":
-        found = found.astype(float) + table[["x_shift", "y_shift", "z_shift"]].to_numpy(float)
+        found = found + table[["x_shift", "y_shift", "z_shift"]].to_numpy(float)
         found -= 1  # STOPGAP counts from 1
     elif unit == "voxel" and _are_fractions(found):
         unit = "fraction"
     found["unit"] = unit
     found["voxel_size"] = _pixel_size(table)
-    # What refinement moved a particle by; some Å are not worth asking for the size of a pixel.
-    for axis in "xyz":
-        if f"rlnOrigin{axis.upper()}Angst" in table and unit != "fraction":
-            moved = table[f"rlnOrigin{axis.upper()}Angst"].astype(float)
-            found[axis] -= moved if unit != "voxel" else (moved / found["voxel_size"]).fillna(0)
-        elif f"rlnOrigin{axis.upper()}" in table and unit == "voxel":
-            found[axis] -= table[f"rlnOrigin{axis.upper()}"].astype(float)
+    if unit != "fraction":
+        found[list("xyz")] -= _moved(table, found, unit)
     for name, choices in (("tomogram", _NAMES), ("class", _CLASSES)):
         column = next((one for one in choices if one in table), None)
         if column:
@@ -148,9 +145,25 @@ def _star(path: Path) -> pd.DataFrame:
     return found
 
 
+def _moved(table: pd.DataFrame, found: pd.DataFrame, unit: str) -> np.ndarray:
+    """Return what refinement moved the particles by, ``(n, 3)`` in the unit of their positions."""
+    pixels = [f"rlnOrigin{axis}" for axis in "XYZ"]
+    angstrom = [f"{name}Angst" for name in pixels]
+    inside = table.columns.intersection(angstrom).size > 0
+    moved = table.reindex(columns=angstrom if inside else pixels).astype(float).fillna(0).to_numpy()
+    if set(_TURNS) <= set(table.columns):
+        # The shift is one of the subtomogram as it was cut out.
+        turns = Rotation.from_euler("ZYZ", table[_TURNS].astype(float).to_numpy(), degrees=True)
+        moved = turns.inv().apply(moved)
+    if inside and unit == "voxel":
+        # Some Å are not worth asking for the size of a pixel.
+        return np.nan_to_num(moved / found[["voxel_size"]].to_numpy(float))
+    return moved if inside or unit == "voxel" else np.zeros_like(moved)
+
+
 def _are_fractions(positions: pd.DataFrame) -> bool:
     """Tell whether positions are parts of the volume: Warp's template matching writes such."""
-    values = positions.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    values = positions.to_numpy(float)
     return bool(((values >= 0) & (values <= 1)).all() and (values % 1).any())
 
 

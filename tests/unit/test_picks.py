@@ -86,6 +86,15 @@ def test_pixels_of_unbinned_tilt_series_are_counted_in_their_size(tmp_path):
     assert voxels(path) == [[20, 40, 10]]
 
 
+def test_shifts_of_turned_subtomograms_are_turned_back(tmp_path):
+    columns = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
+    columns += [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
+    columns += [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
+    # Their z lies along -x of the tomogram (third column of RELION's matrix), or as it did.
+    rows = [(0, 0, 0, 0, 0, 50, 0, 90, 0), (0, 0, 0, 0, 0, 50, 0, 0, 0)]
+    assert voxels(star(tmp_path / "p.star", columns, *rows)) == [[35, 20, 10], [30, 20, 5]]
+
+
 def test_copick_keeps_angstrom_from_the_first_voxel(tmp_path):
     points = [{"location": {"x": 100.0, "y": 204.0, "z": 46.0}}]
     told = {"pickable_object_name": "ribosome", "run_name": "TS_1", "points": points}
@@ -155,6 +164,11 @@ def test_picks_of_several_tomograms_are_not_put_into_one(project):
             "no column",
         ),
         ("p.star", "nothing\n", "p.star"),
+        (
+            "p.star",
+            "data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n1 2 3\n1 b 3\n",
+            "position 2",
+        ),
         ("p.json", "{}", "cannot be read"),
         ("p.json", '{"points": [], "run_name": "a"}', "no positions"),
         ("p.json", '{"points": [], "unit": "voxel"}', "voxel"),
