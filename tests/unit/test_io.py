@@ -340,6 +340,21 @@ def test_imagej_voxel_size(tmp_path):
     np.testing.assert_array_equal(read_volume(path).data, ramp("f4"))
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_signed_numbers_of_imagej(tmp_path, byteorder):
+    # ImageJ's own metadata of what it opened as 16 bits with sign.
+    told = "ImageJ=1.54f\nimages=3\nslices=3\nunit=nm\ncf=0\nc0=-32768.0\nc1=1.0\nspacing=0.8\n"
+    data = ramp("i2") - 7
+    raw = (data.astype(np.int32) + 2**15).astype(np.uint16)
+    for name, text in (("a.tif", told), ("b.tif", told.replace("c1=1", "c1=2"))):
+        with tifffile.TiffWriter(tmp_path / name, byteorder=byteorder) as file:
+            file.write(raw, photometric="minisblack", description=text, metadata=None)
+    volume = read_volume(tmp_path / "a.tif", 8.0)
+    assert volume.data.dtype == read_header(tmp_path / "a.tif").dtype == np.int16
+    np.testing.assert_array_equal(volume.data, data)
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.tif", 8.0).data, raw)
+
+
 def test_ome_voxel_size(tmp_path):
     path = tmp_path / "a.ome.tif"
     metadata = {"axes": "ZYX"}
