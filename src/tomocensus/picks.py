@@ -528,9 +528,9 @@ def _rows(given: argparse.Namespace, samples: dict[str, Sample]) -> tuple[pd.Dat
 def _named(picks: pd.DataFrame, kind: str, path: str) -> list[str]:
     """Give the class to picks that have none, or to all of the only class there is (in place)."""
     there = sorted(set(picks["class"]) - {""})
-    if len(there) > 1:
+    if there and len(set(picks["class"])) > 1:
         picks.loc[picks["class"] == "", "class"] = kind
-        return [f"{path}: tells the classes {', '.join(there)}; only the others are called {kind}"]
+        return [f"{path}: tells the class {', '.join(there)}; only the others are called {kind}"]
     picks["class"] = kind
     return []
 

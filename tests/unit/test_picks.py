@@ -261,13 +261,21 @@ def test_classes_that_a_file_tells_stay(project, capsys):
     rows = [("cell_02", n, n, n, kind) for n, kind in ((5, "ribosome"), (9, "vesicle"), (3, '""'))]
     command = [str(project), "--class", "debris", "--voxel-size", "10"]
     main([*command, str(star(project / "many.star", columns, *rows))])
-    assert "tells the classes ribosome, vesicle" in capsys.readouterr().out
+    assert "tells the class ribosome, vesicle" in capsys.readouterr().out
     examples = read_examples(project / "config" / "examples.tsv")
     assert sorted(examples["class"]) == ["debris", "ribosome", "vesicle"]
     # The one class of a file may be called otherwise.
     one = [("cell_02", n, 7, 7, "apoferritin") for n in (5, 9)]
     main([*command, str(star(project / "one.star", columns, *one))])
     assert read_examples(project / "config" / "examples.tsv")["class"].tolist().count("debris") == 3
+
+
+def test_an_object_without_a_name_does_not_rename_the_others(project, imod_model):
+    objects = ("ribosome", [(10.5, 20.5, 5)]), ("", [(3.5, 4.5, 5)])
+    (project / "p.mod").write_bytes(imod_model(*objects))
+    main([str(project), str(project / "p.mod"), "--class", "debris", "--tomogram", "cell_02"])
+    found = read_examples(project / "config" / "examples.tsv")
+    assert found[["x", "class"]].to_numpy().tolist() == [[10, "ribosome"], [3, "debris"]]
 
 
 def test_classes_are_spelled_as_in_the_examples():
