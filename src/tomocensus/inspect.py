@@ -17,6 +17,8 @@ _SAMPLED_SECTIONS = 32
 _LOW_CONFIDENCE = 0.5
 _SCALES = (30.0, 60.0, 100.0)
 _COARSE = 20.0
+# Height over the other sides of a volume that still lies as it was reconstructed, the beam along y.
+_LYING = 0.6
 # Largest per cent of a map that is more likely no per cent.
 FAINT = 5
 
@@ -61,17 +63,24 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
     notes = [f"{sample.path}: {text}" for text in header.warnings]
     if min(header.shape) < 8:
         notes.append(f"{sample.path}: only {min(header.shape)} voxels thin; is this a tomogram?")
+    nz, ny, nx = header.shape
+    if ny < _LYING * min(nz, nx):
+        notes.append(
+            f"{sample.path}: much thinner along y than along z and x ({nx} x {ny} x {nz} voxels). "
+            "Is z the beam? If not, turn it (IMOD: trimvol -rx; AreTomo: -FlipVol 1)"
+        )
     _check_companions(sample, header, notes)
     data = open_array(sample.path, sample.voxel_size)
+    size = header.voxel_size
     statistics = _statistics(sample.path, data)
-    polarity = _polarity(sample, data, header.voxel_size, notes)
+    polarity = _polarity(sample, data, size, notes)
     return {
         "tomogram": sample.tomogram,
         "path": str(sample.path),
         "format": header.format,
         "group": sample.group,
         "shape": list(header.shape),
-        "voxel_size": header.voxel_size,
+        "voxel_size": size,
         "origin": list(header.origin),
         "nstart": list(header.nstart),
         "dtype": str(header.dtype),
@@ -80,9 +89,9 @@ def inspect(sample: Sample, probability_scale: int | str | None = None) -> dict:
         "mask": sample.mask,
         "annotation": sample.annotation,
         "probability": sample.probability,
-        "probability_scale": _scale(sample.probability, sample, probability_scale, notes),
+        "probability_scale": _scale(sample.probability, sample, size, probability_scale, notes),
         "boundary": sample.boundary,
-        "boundary_scale": _scale(sample.boundary, sample, probability_scale, notes),
+        "boundary_scale": _scale(sample.boundary, sample, size, probability_scale, notes),
         "labels": sample.labels,
         "ground_truth": sample.ground_truth,
         "ground_truth_classes": sample.ground_truth_classes,
@@ -275,10 +284,12 @@ def _check_companions(sample: Sample, header: Header, notes: list[str]) -> None:
         if path is None:
             continue
         name = what.replace("_", " ")
+        fitting = read_header(path, header.voxel_size)
+        if fitting.shape != header.shape:
+            raise InputError(shape_fault(path, name, fitting.shape, header.shape))
         other = read_header(path)
-        if other.shape != header.shape:
-            raise InputError(shape_fault(path, name, other.shape, header.shape))
-        if other.voxel_size not in (None, 1.0):
+        # A coarser level of an OME-Zarr was found by its voxel size.
+        if other.voxel_size not in (None, 1.0) and other.shape == header.shape:
             ratio = other.voxel_size / header.voxel_size
             if not 0.95 < ratio < 1.05:
                 notes.append(
@@ -291,7 +302,7 @@ def _check_companions(sample: Sample, header: Header, notes: list[str]) -> None:
 def _check_values(path: str, what: str, header: Header, notes: list[str]) -> None:
     """Check what a mask, annotation or labelmap holds."""
     if what == "annotation":
-        labels = read_annotation(path, header.shape)
+        labels = read_annotation(path, header.shape, voxel_size=header.voxel_size)
         if not (labels >= 0).any():
             raise InputError(f"{path}: no voxel is labelled. Label some, objects and background.")
         for missing, name in ((labels > 0, "object"), (labels == 0, "background")):
@@ -300,32 +311,44 @@ def _check_values(path: str, what: str, header: Header, notes: list[str]) -> Non
         return
     if what in ("probability", "boundary"):
         return
-    found = False
-    for z, section in sections(open_array(path)):
+    found, most = False, 0
+    for z, section in sections(open_array(path, header.voxel_size)):
         found = found or bool((looked_in(section) if what == "mask" else section).any())
         # Unknown truth is negative; a labelmap to start from has no such thing.
         least = -1 if what == "ground_truth" else 0
         if what != "mask" and (
-            section.min() < least or not np.array_equal(section, np.rint(section))
+            section.min() < least
+            or section.max() > np.iinfo(np.int64).max
+            or (section.dtype.kind == "f" and not np.array_equal(section, np.rint(section)))
         ):
             raise InputError(
                 f"{path}: section z = {z} holds values that are no labels. Save whole numbers, 0 "
                 "for background and 1, 2, ... for the objects."
             )
+        most = max(most, section.max())
     if not found and what == "mask":
         raise InputError(f"{path}: the mask is empty. Give one that is not 0 where to look.")
     if not found:
         notes.append(f"{path}: holds no object")
+    elif what == "labels" and most == 1:
+        notes.append(
+            f"{path}: all of it has the number 1 and is taken for one object. A mask of many "
+            "belongs in the column 'probability': its objects are then told apart"
+        )
 
 
 def _scale(
-    path: str | None, sample: Sample, default: int | str | None, notes: list[str]
+    path: str | None,
+    sample: Sample,
+    voxel_size: float,
+    default: int | str | None,
+    notes: list[str],
 ) -> int | None:
     """Return what certain means in a given map; check that its values fit."""
     if path is None:
         return None
     low, high = np.inf, -np.inf
-    for z, section in sections(open_array(path)):
+    for z, section in sections(open_array(path, voxel_size)):
         if not _finite(section):
             raise InputError(f"{path}: section z = {z} holds NaN. Replace it by 0.")
         low, high = min(low, float(section.min())), max(high, float(section.max()))
@@ -341,6 +364,7 @@ def _scale(
         wanted = f"0 to {scale}" if scale else "0 to 1, 0 to 100 or 0 to 255"
         raise InputError(
             f"{path}: values from {low:g} to {high:g}; probabilities must lie within {wanted}. "
-            "Rescale the map or correct the column 'probability_scale'."
+            "Rescale the map (scores x before a sigmoid by 1 / (1 + exp(-x))) or correct the "
+            "column 'probability_scale'."
         )
     return int(scale)

@@ -4,8 +4,8 @@
 
 adds rows to the examples file that the project's configuration names, until it has 20 of each
 class, from all tomograms in turn; ``--compare`` says instead which objects of a finished project
-the picks lie in. Reads STAR (RELION 3 to 5, Warp), copick JSON, ndjson of the CryoET Data Portal,
-and text that IMOD's ``model2point`` writes.
+the picks lie in. Reads STAR (RELION 3 to 5, Warp and M, STOPGAP), copick JSON, ndjson of the CryoET
+Data Portal, models of IMOD and text that its ``model2point`` writes, and Dynamo's tables.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import starfile
+from scipy.spatial.transform import Rotation
 
 from tomocensus.classify.examples import (
     ANGSTROM,
@@ -27,17 +28,27 @@ from tomocensus.classify.examples import (
     read_examples,
 )
 from tomocensus.errors import InputError, without_traceback
+from tomocensus.imod import read_model
 from tomocensus.io import read_header, read_volume
 from tomocensus.samples import Sample, read_project
 from tomocensus.tables import read_table
 from tomocensus.volume import corner_offset
 
 COLUMNS = ("tomogram", "class", "x", "y", "z", "unit", "voxel_size")
-"""unit: voxel, angstrom (both from the first voxel) or centred (Å from the volume's centre)."""
+"""unit: voxel, angstrom (both from the first voxel), centred (Å from the volume's centre), or
+fraction (0 at the first voxel, 1 at the last)."""
 
-_NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
+# Columns of positions in STAR files (for `X` and `x`) and their unit; the first found are read.
+_POSITIONS = {
+    "rlnCenteredCoordinate{0}Angst": "centred",
+    "rlnCoordinate{0}": "voxel",
+    "wrpCoordinate{0}1": "angstrom",
+    "orig_{1}": "voxel",
+}
+_NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName", "tomo_num")
 _CLASSES = ("tomocensusClass", "rlnParticleName")
 _SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize")
+_TURNS = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
 # Names of tomograms end with these, and with the voxel size (`_10.00Apx`).
 _ENDINGS = re.compile(
     r"(_[0-9.]+apx|\.(mrc|rec|map|st|mdoc|tif|tiff|tomostar|zarr|ome|gz|bz2))+$", re.IGNORECASE
@@ -51,7 +62,7 @@ def read(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path : path-like
-        ``.star``, ``.json`` (copick), ``.ndjson`` or ``.txt`` (IMOD).
+        ``.star``, ``.json`` (copick), ``.ndjson``, ``.mod`` or ``.txt`` (IMOD), ``.tbl`` (Dynamo).
 
     Returns
     -------
@@ -65,7 +76,14 @@ def read(path: str | Path) -> pd.DataFrame:
         Where the file holds no positions, or is of another format.
     """
     path = Path(path)
-    readers = {".star": _star, ".json": _copick, ".ndjson": _ndjson, ".txt": _imod}
+    readers = {
+        ".star": _star,
+        ".json": _copick,
+        ".ndjson": _ndjson,
+        ".txt": _imod,
+        ".mod": _model,
+        ".tbl": _dynamo,
+    }
     if path.suffix.lower() not in readers:
         raise InputError(
             f"{path}: not one of {', '.join(readers)}. Export the picks as one of them."
@@ -97,33 +115,56 @@ def read(path: str | Path) -> pd.DataFrame:
 def _star(path: Path) -> pd.DataFrame:
     blocks = starfile.read(path, always_dict=True, parse_as_string=[*_NAMES, *_CLASSES])
     blocks = [b if isinstance(b, pd.DataFrame) else pd.DataFrame([b]) for b in blocks.values()]
-    centred = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
-    pixels = [f"rlnCoordinate{axis}" for axis in "XYZ"]
-    for columns in (centred, pixels):
+    for template, kind in _POSITIONS.items():
+        columns = [template.format(axis, axis.lower()) for axis in "XYZ"]
         table = next((b for b in blocks if set(columns) <= set(b.columns)), None)
         if table is not None:
+            unit = kind
             break
     else:
-        raise InputError(f"{path}: no column {pixels[0]} or {centred[0]}: no picks of a tomogram.")
+        known = ", ".join(template.format("X", "x") for template in _POSITIONS)
+        raise InputError(f"{path}: no column {known}: no picks of a tomogram.")
     optics = next((b for b in blocks if "rlnOpticsGroup" in b and b is not table), None)
     if optics is not None and "rlnOpticsGroup" in table:
         more = ["rlnOpticsGroup", *optics.columns.difference(table.columns)]
         table = table.merge(optics[more], on="rlnOpticsGroup", how="left")
-    found = pd.DataFrame({axis: table[name] for axis, name in zip("xyz", columns, strict=True)})
-    found["unit"] = "centred" if columns is centred else "voxel"
+    found = table[columns].set_axis(list("xyz"), axis=1).apply(pd.to_numeric, errors="coerce")
+    if columns[0] == "orig_x":
+        found = found + table[["x_shift", "y_shift", "z_shift"]].to_numpy(float)
+        found -= 1  # STOPGAP counts from 1
+    elif unit == "voxel" and _are_fractions(found):
+        unit = "fraction"
+    found["unit"] = unit
     found["voxel_size"] = _pixel_size(table)
-    # What refinement moved a particle by; some Å are not worth asking for the size of a pixel.
-    for axis in "xyz":
-        if f"rlnOrigin{axis.upper()}Angst" in table:
-            moved = table[f"rlnOrigin{axis.upper()}Angst"].astype(float)
-            found[axis] -= moved if columns is centred else (moved / found["voxel_size"]).fillna(0)
-        elif f"rlnOrigin{axis.upper()}" in table and columns is pixels:
-            found[axis] -= table[f"rlnOrigin{axis.upper()}"].astype(float)
+    if unit != "fraction":
+        found[list("xyz")] -= _moved(table, found, unit)
     for name, choices in (("tomogram", _NAMES), ("class", _CLASSES)):
         column = next((one for one in choices if one in table), None)
         if column:
             found[name] = table[column].astype(str)
     return found
+
+
+def _moved(table: pd.DataFrame, found: pd.DataFrame, unit: str) -> np.ndarray:
+    """Return what refinement moved the particles by, ``(n, 3)`` in the unit of their positions."""
+    pixels = [f"rlnOrigin{axis}" for axis in "XYZ"]
+    angstrom = [f"{name}Angst" for name in pixels]
+    inside = table.columns.intersection(angstrom).size > 0
+    moved = table.reindex(columns=angstrom if inside else pixels).astype(float).fillna(0).to_numpy()
+    if set(_TURNS) <= set(table.columns):
+        # The shift is one of the subtomogram as it was cut out.
+        turns = Rotation.from_euler("ZYZ", table[_TURNS].astype(float).to_numpy(), degrees=True)
+        moved = turns.inv().apply(moved)
+    if inside and unit == "voxel":
+        # Some Å are not worth asking for the size of a pixel.
+        return np.nan_to_num(moved / found[["voxel_size"]].to_numpy(float))
+    return moved if inside or unit == "voxel" else np.zeros_like(moved)
+
+
+def _are_fractions(positions: pd.DataFrame) -> bool:
+    """Tell whether positions are parts of the volume: Warp's template matching writes such."""
+    values = positions.to_numpy(float)
+    return bool(((values >= 0) & (values <= 1)).all() and (values % 1).any())
 
 
 def _pixel_size(table: pd.DataFrame) -> pd.Series | float:
@@ -167,6 +208,21 @@ def _imod(path: Path) -> pd.DataFrame:
     return found.assign(unit="voxel")
 
 
+def _model(path: Path) -> pd.DataFrame:
+    objects = read_model(path)
+    points = np.concatenate([np.zeros((0, 3)), *(points for _, points in objects)])
+    names = [name for name, points in objects for _ in points]
+    found = pd.DataFrame(points - (0.5, 0.5, 0), columns=list("xyz"))
+    return found.assign(unit="voxel", **{"class": names})
+
+
+def _dynamo(path: Path) -> pd.DataFrame:
+    # Columns 4 to 6: shift; 20: number of the tomogram; 24 to 26: x, y, z, which count from 1.
+    table = np.loadtxt(path, comments=("#", "%"), ndmin=2)
+    found = pd.DataFrame(table[:, 23:26] + table[:, 3:6] - 1, columns=list("xyz"))
+    return found.assign(unit="voxel", tomogram=[f"{number:g}" for number in table[:, 19]])
+
+
 def in_voxels(picks: pd.DataFrame, shape: tuple[int, int, int], voxel_size: float) -> np.ndarray:
     """Return the voxels that picks of one tomogram lie in.
 
@@ -188,7 +244,8 @@ def in_voxels(picks: pd.DataFrame, shape: tuple[int, int, int], voxel_size: floa
     unit = picks["unit"].to_numpy()[:, None]
     # Voxels of another size, where it is known: of unbinned tilt series, for one.
     size = picks["voxel_size"].fillna(voxel_size).to_numpy(float)[:, None]
-    angstrom = np.where(unit == "voxel", points * size, points)
+    last = (np.array(shape[::-1], float) - 1) * voxel_size
+    angstrom = points * np.where(unit == "voxel", size, np.where(unit == "fraction", last, 1.0))
     middle = np.array(shape[::-1], float) / 2 * (unit == "centred")
     # What lies far outside is no integer.
     return np.rint(np.clip(angstrom / voxel_size + middle, -(2**31), 2**31)).astype(np.int64)
@@ -313,6 +370,11 @@ def to_examples(
                 f"{where}: states no voxel size; taken as voxels of {sample.tomogram} "
                 f"({header.voxel_size:g} Å). If they were picked at another one: --voxel-size Å"
             )
+        if (mine["unit"] == "fraction").any():
+            told.append(
+                f"{where}: positions from 0 to 1 are taken for parts of the size of "
+                f"{sample.tomogram}, as Warp's template matching writes them"
+            )
         if not inside.all():
             told.append(
                 f"{where}: {(~inside).sum()} positions outside of {sample.tomogram}, left out"
@@ -408,7 +470,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     options.add_argument("project", help="its folder")
-    options.add_argument("files", nargs="+", metavar="file", help=".star, .json, .ndjson or .txt")
+    options.add_argument(
+        "files", nargs="+", metavar="file", help=".star, .json, .ndjson, .mod, .txt or .tbl"
+    )
     options.add_argument(
         "--class", dest="kind", help="what they are, where the file tells no class, or only one"
     )
@@ -443,6 +507,12 @@ def _rows(given: argparse.Namespace, samples: dict[str, Sample]) -> tuple[pd.Dat
         if given.tomogram or len(samples) == 1:
             picks.loc[picks["tomogram"] == "", "tomogram"] = given.tomogram or next(iter(samples))
         if given.tomogram and not matched(picks["tomogram"], samples):
+            names = sorted({_plain(name) for name in picks["tomogram"]})
+            if len(names) > 1:
+                raise InputError(
+                    f"{path}: holds picks of several tomograms ({', '.join(names[:5])}), and "
+                    "--tomogram names one. Make a file of each, or call them so in the sheet."
+                )
             picks["tomogram"] = given.tomogram
         for name, option in (("class", "--class"), ("tomogram", "--tomogram")):
             if (picks[name] == "").any():
@@ -458,9 +528,9 @@ def _rows(given: argparse.Namespace, samples: dict[str, Sample]) -> tuple[pd.Dat
 def _named(picks: pd.DataFrame, kind: str, path: str) -> list[str]:
     """Give the class to picks that have none, or to all of the only class there is (in place)."""
     there = sorted(set(picks["class"]) - {""})
-    if len(there) > 1:
+    if there and len(set(picks["class"])) > 1:
         picks.loc[picks["class"] == "", "class"] = kind
-        return [f"{path}: tells the classes {', '.join(there)}; only the others are called {kind}"]
+        return [f"{path}: tells the class {', '.join(there)}; only the others are called {kind}"]
     picks["class"] = kind
     return []
 

@@ -242,7 +242,10 @@ def read_samples(path: str | os.PathLike, base: str | os.PathLike = ".") -> dict
 
 
 def read_annotation(
-    path: str | os.PathLike, shape: tuple[int, int, int], what: str = "annotation"
+    path: str | os.PathLike,
+    shape: tuple[int, int, int],
+    what: str = "annotation",
+    voxel_size: float | None = None,
 ) -> np.ndarray:
     """Read an annotation or a truth; unlabelled voxels become -1.
 
@@ -257,6 +260,8 @@ def read_annotation(
         ``(nz, ny, nx)`` of the tomogram.
     what : str
         What it is, for messages.
+    voxel_size : float, optional
+        Å, of the tomogram; chooses among the levels of an OME-Zarr.
 
     Returns
     -------
@@ -269,10 +274,10 @@ def read_annotation(
     InputError
         Where the shape differs or the values make no labels.
     """
-    header = read_header(path)
+    header = read_header(path, voxel_size)
     if header.shape != tuple(shape):
         raise InputError(shape_fault(path, what, header.shape, shape))
-    data = open_array(path)
+    data = open_array(path, voxel_size)
     most = max(_largest_label(path, section) for _, section in sections(data))
     labels = np.empty(shape, np.min_scalar_type(-most - 1))
     for z, section in sections(data):

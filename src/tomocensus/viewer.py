@@ -59,7 +59,7 @@ class Review:
             self.certain = read_json(folder / "input.json")["probability_scale"]
         # A map from before labels were given says nothing of these.
         drawn = shown.exists() and not sample.labels
-        self.probability = read_volume(shown).data if drawn else None
+        self.probability = read_volume(shown, self.density.voxel_size).data if drawn else None
         self.table = read_table(folder / "instances.csv")
         self.name = ""
 

@@ -414,10 +414,12 @@ def test_labelmap_of_another_program():
     assert list(result.table["component"]) == [3, 7]
 
 
-def test_numbers_above_32_bits_of_a_labelmap_are_told():
-    labels = np.zeros((3, 3, 3), np.int64)
-    labels[0, 0, 0] = 2**40 + 1
-    assert list(cluster_labels(labels, 2.0).table["component"]) == [2**40 + 1]
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_large_numbers_of_a_labelmap_are_told_and_kept_apart(dtype):
+    labels = np.zeros((3, 3, 3), dtype)
+    numbers = [2**40 + 1, 2**60, 2**60 + 1]
+    labels[0, 0] = numbers
+    assert list(cluster_labels(labels, 2.0).table["component"]) == numbers
 
 
 @pytest.mark.parametrize("inside", [np.int8(-1), np.uint8(255), np.float32(0.2)])

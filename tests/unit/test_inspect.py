@@ -4,6 +4,8 @@ from dataclasses import replace
 import mrcfile
 import numpy as np
 import pytest
+import tifffile
+import zarr
 from scipy import ndimage
 
 from tomocensus.atomic import write_json
@@ -159,6 +161,13 @@ def test_warnings_of_a_file_that_was_mended_or_replaced_are_dropped(sample, comp
     assert current_warnings(facts, sample) == other
 
 
+@pytest.mark.parametrize(("shape", "told"), [((48, 20, 48), True), ((20, 48, 48), False)])
+def test_a_volume_whose_beam_runs_along_y_is_told(tmp_path, rng, shape, told):
+    write_mrc(tmp_path / "a.mrc", Volume(rng.normal(size=shape).astype("f4"), 20.0))
+    facts = inspect(Sample("A", str(tmp_path / "a.mrc"), polarity="dark"))
+    assert any("Is z the beam?" in text for text in facts["warnings"]) == told
+
+
 def test_annotation_content(sample, companion):
     data = np.full(SHAPE, -1, np.int8)
     with pytest.raises(InputError, match="no voxel is labelled"):
@@ -173,6 +182,28 @@ def test_empty_mask_and_labels(sample, companion):
     with pytest.raises(InputError, match="mask is empty"):
         inspect(replace(sample, mask=path))
     assert "holds no object" in inspect(replace(sample, labels=path))["warnings"][0]
+
+
+def test_a_mask_in_the_place_of_labels_is_told(sample, companion):
+    labels = np.zeros(SHAPE, np.int8)
+    labels[3:9, 4:9, 4:9] = labels[20:25, 30:36, 30:36] = 1
+    told = inspect(replace(sample, labels=companion(labels)))["warnings"]
+    assert any("belongs in the column 'probability'" in text for text in told)
+    labels[20:25] *= 2
+    told = inspect(replace(sample, labels=companion(labels)))["warnings"]
+    assert not any("column 'probability'" in text for text in told)
+
+
+def test_labels_beyond_any_number_are_refused(sample, tmp_path):
+    labels = np.zeros(SHAPE, np.uint64)
+    labels[5] = 2**63 - 1
+    path = tmp_path / "labels.tif"
+    tifffile.imwrite(path, labels)
+    assert inspect(replace(sample, labels=str(path)))["shape"] == list(SHAPE)
+    labels[5] += 1
+    tifffile.imwrite(path, labels)
+    with pytest.raises(InputError, match="no labels"):
+        inspect(replace(sample, labels=str(path)))
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.5])
@@ -235,3 +266,20 @@ def test_padding_does_not_decide_the_polarity(blobs, sign, value):
     found, confidence = detect_polarity(turned, 20.0)
     assert found == wanted
     assert confidence > 0.5 * sure
+
+
+def test_of_zarr_companions_the_level_of_the_tomogram_is_looked_at(tmp_path, blobs):
+    for name, data in (("a", blobs), ("mask", blobs > 0)):
+        group = zarr.open_group(tmp_path / f"{name}.zarr", mode="w", zarr_format=2)
+        datasets = []
+        for step in (1, 2):
+            level = np.asarray(data[::step, ::step, ::step]).astype(np.float32)
+            group.create_array(str(step), data=level)
+            scale = [{"type": "scale", "scale": [10.0 * step] * 3}]
+            datasets.append({"path": str(step), "coordinateTransformations": scale})
+        group.attrs["multiscales"] = [{"axes": ["z", "y", "x"], "datasets": datasets}]
+    row = Sample("A", str(tmp_path / "a.zarr"), voxel_size=20.0, polarity="bright")
+    columns = ("mask", "annotation", "probability", "boundary", "labels", "ground_truth")
+    facts = inspect(replace(row, **dict.fromkeys(columns, str(tmp_path / "mask.zarr"))))
+    assert facts["shape"] == [side // 2 for side in SHAPE]
+    assert not any("header states" in text for text in facts["warnings"])

@@ -71,6 +71,34 @@ def test_unsigned_bytes_of_imod(tmp_path):
     assert read_volume(path).data[0, 0, 0] == 200
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "unsigned"),
+    [(0, 255, True), (-0.5, 200, True), (-128, 127, False), (-120, 140, False), (0, 0, False)],
+)
+def test_bytes_without_stamp_are_what_the_range_in_the_header_says(tmp_path, low, high, unsigned):
+    path = write_reference(tmp_path / "a.mrc", ramp("i1"), dmin=low, dmax=high)
+    content = bytearray(path.read_bytes())
+    content[1024] = 200
+    path.write_bytes(content)
+    assert read_volume(path).data[0, 0, 0] == (200 if unsigned else 200 - 256)
+    told = [f"bytes are read as unsigned, for the header states values up to {high}"]
+    assert read_header(path).warnings == told * unsigned
+
+
+@pytest.mark.parametrize("ispg", [1, 401])
+def test_a_stack_of_volumes_is_refused(tmp_path, ispg):
+    path = write_reference(tmp_path / "a.mrc", np.tile(ramp("f4"), (4, 1, 1)), ispg=ispg)
+    assert read_volume(path).shape == (12, 4, 5)
+    with mrcfile.open(path, "r+", permissive=True) as file:
+        file.header.mz = 3
+    if ispg == 1:
+        assert read_volume(path).shape == (12, 4, 5)
+        return
+    for read in (read_header, open_array):
+        with pytest.raises(InputError, match="holds 4 volumes of 3 sections"):
+            read(path)
+
+
 @pytest.mark.parametrize("dtype", [">i2", ">f4", ">f2", ">u2"])
 def test_big_endian(tmp_path, dtype):
     path = tmp_path / "a.rec"
@@ -312,6 +340,21 @@ def test_imagej_voxel_size(tmp_path):
     np.testing.assert_array_equal(read_volume(path).data, ramp("f4"))
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_signed_numbers_of_imagej(tmp_path, byteorder):
+    # ImageJ's own metadata of what it opened as 16 bits with sign.
+    told = "ImageJ=1.54f\nimages=3\nslices=3\nunit=nm\ncf=0\nc0=-32768.0\nc1=1.0\nspacing=0.8\n"
+    data = ramp("i2") - 7
+    raw = (data.astype(np.int32) + 2**15).astype(np.uint16)
+    for name, text in (("a.tif", told), ("b.tif", told.replace("c1=1", "c1=2"))):
+        with tifffile.TiffWriter(tmp_path / name, byteorder=byteorder) as file:
+            file.write(raw, photometric="minisblack", description=text, metadata=None)
+    volume = read_volume(tmp_path / "a.tif", 8.0)
+    assert volume.data.dtype == read_header(tmp_path / "a.tif").dtype == np.int16
+    np.testing.assert_array_equal(volume.data, data)
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.tif", 8.0).data, raw)
+
+
 def test_ome_voxel_size(tmp_path):
     path = tmp_path / "a.ome.tif"
     metadata = {"axes": "ZYX"}
@@ -396,6 +439,19 @@ def test_zarr_faults(tmp_path):
     zarr.create_array(tmp_path / "b.zarr", shape=(2, 3, 4, 5), dtype="f4")
     with pytest.raises(InputError, match="one volume"):
         read_header(tmp_path / "b.zarr")
+
+
+def test_zarr_with_axes_in_another_order_is_refused(tmp_path):
+    path = write_zarr(tmp_path / "a.zarr", 2)
+    group = zarr.open_group(path, mode="a")
+    content = group.attrs["multiscales"]
+    content[0]["axes"] = content[0]["axes"][::-1]
+    group.attrs["multiscales"] = content
+    with pytest.raises(InputError, match="in the order x, y, z"):
+        read_header(path)
+    content[0]["axes"] = ["z", "y", "x"]  # of OME-Zarr 0.3
+    group.attrs["multiscales"] = content
+    assert read_header(path).shape == (8, 8, 8)
 
 
 @pytest.mark.parametrize("version", [2, 3])

@@ -86,12 +86,73 @@ def test_pixels_of_unbinned_tilt_series_are_counted_in_their_size(tmp_path):
     assert voxels(path) == [[20, 40, 10]]
 
 
+def test_shifts_of_turned_subtomograms_are_turned_back(tmp_path):
+    columns = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
+    columns += [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
+    columns += [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
+    # Their z lies along -x of the tomogram (third column of RELION's matrix), or as it did.
+    rows = [(0, 0, 0, 0, 0, 50, 0, 90, 0), (0, 0, 0, 0, 0, 50, 0, 0, 0)]
+    assert voxels(star(tmp_path / "p.star", columns, *rows)) == [[35, 20, 10], [30, 20, 5]]
+
+
 def test_copick_keeps_angstrom_from_the_first_voxel(tmp_path):
     points = [{"location": {"x": 100.0, "y": 204.0, "z": 46.0}}]
     told = {"pickable_object_name": "ribosome", "run_name": "TS_1", "points": points}
     (tmp_path / "p.json").write_text(json.dumps(told))
     assert voxels(tmp_path / "p.json") == [[10, 20, 5]]
     assert read(tmp_path / "p.json").loc[0, ["tomogram", "class"]].tolist() == ["TS_1", "ribosome"]
+
+
+def test_models_of_imod_count_as_their_text_does(tmp_path, imod_model):
+    points = [[x + 0.5, y + 0.5, z] for x, y, z in PLACES.tolist()]
+    (tmp_path / "p.mod").write_bytes(imod_model(("ribosome", points[:2]), ("", points[2:])))
+    assert voxels(tmp_path / "p.mod") == PLACES.tolist()
+    assert read(tmp_path / "p.mod")["class"].tolist() == ["ribosome", "ribosome", ""]
+    (tmp_path / "p.mod").write_bytes(imod_model())
+    with pytest.raises(InputError, match="no positions"):
+        read(tmp_path / "p.mod")
+
+
+def test_matlab_programs_count_from_one(tmp_path):
+    table = np.zeros((3, 35))
+    table[:, 19] = 7
+    table[:, 23:26] = PLACES + 1
+    table[0, 3:6], table[0, 23:26] = (2, -1, 3), PLACES[0] + 1 - (2, -1, 3)
+    np.savetxt(tmp_path / "p.tbl", table, fmt="%g")
+    assert voxels(tmp_path / "p.tbl") == PLACES.tolist()
+    assert set(read(tmp_path / "p.tbl")["tomogram"]) == {"7"}
+    names = ["tomo_num", "orig_x", "orig_y", "orig_z", "x_shift", "y_shift", "z_shift", "class"]
+    rows = [(7, *row, 1) for row in table[:, [23, 24, 25, 3, 4, 5]]]
+    path = star(tmp_path / "motl.star", names, *rows)
+    assert voxels(path) == PLACES.tolist()
+    assert read(path)[["tomogram", "class"]].to_numpy().tolist() == [["7", ""]] * 3
+
+
+def test_parts_of_the_volume_and_angstrom_of_warp_and_m(project, capsys):
+    xyz = ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]
+    parts = PLACES / np.array([59, 39, 19])
+    rows = [(*part, "cell_01.tomostar") for part in parts.tolist()]
+    path = star(project / "matches.star", [*xyz, "rlnMicrographName"], *rows)
+    assert voxels(path) == PLACES.tolist()
+    main([str(project), str(path), "--class", "ribosome"])
+    assert "taken for parts of the size of cell_01" in capsys.readouterr().out
+    # Corners alone are voxels.
+    path = star(project / "corners.star", xyz, (0, 0, 0), (1, 1, 0))
+    assert voxels(path) == [[0, 0, 0], [1, 1, 0]]
+    names = ["wrpCoordinateX1", "wrpCoordinateY1", "wrpCoordinateZ1", "wrpSourceName"]
+    rows = [(*place, "cell_01.tomostar") for place in (PLACES * 10.0).tolist()]
+    assert voxels(star(project / "m.star", names, *rows)) == PLACES.tolist()
+
+
+def test_picks_of_several_tomograms_are_not_put_into_one(project):
+    columns = ["rlnTomoName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]
+    command = [str(project), str(project / "p.star"), "--class", "a", "--tomogram", "cell_02"]
+    star(project / "p.star", columns, ("TS_1", 5, 5, 5), ("TS_2", 9, 9, 9))
+    with pytest.raises(SystemExit, match=r"several tomograms \(TS_1, TS_2\)"):
+        main(command)
+    star(project / "p.star", columns, ("t/TS_1.mrc", 5, 5, 5), ("TS_1.tomostar", 9, 9, 9))
+    main(command)
+    assert len(read_examples(project / "config" / "examples.tsv")) == 2
 
 
 @pytest.mark.parametrize(
@@ -103,6 +164,11 @@ def test_copick_keeps_angstrom_from_the_first_voxel(tmp_path):
             "no column",
         ),
         ("p.star", "nothing\n", "p.star"),
+        (
+            "p.star",
+            "data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n1 2 3\n1 b 3\n",
+            "position 2",
+        ),
         ("p.json", "{}", "cannot be read"),
         ("p.json", '{"points": [], "run_name": "a"}', "no positions"),
         ("p.json", '{"points": [], "unit": "voxel"}', "voxel"),
@@ -111,7 +177,9 @@ def test_copick_keeps_angstrom_from_the_first_voxel(tmp_path):
         ("p.txt", "1 2\n", "x, y, z"),
         ("p.txt", "1 2 nan\n", "position 1"),
         ("p.txt", "", "no positions"),
-        ("p.mod", "IMODV1.2", "not one of"),
+        ("p.mod", "IMODV1.2", "ends early"),
+        ("p.tbl", "1 2 3\n", "cannot be read"),
+        ("p.em", "", "not one of"),
     ],
 )
 def test_what_holds_no_picks_is_told(tmp_path, name, text, said):
@@ -193,13 +261,21 @@ def test_classes_that_a_file_tells_stay(project, capsys):
     rows = [("cell_02", n, n, n, kind) for n, kind in ((5, "ribosome"), (9, "vesicle"), (3, '""'))]
     command = [str(project), "--class", "debris", "--voxel-size", "10"]
     main([*command, str(star(project / "many.star", columns, *rows))])
-    assert "tells the classes ribosome, vesicle" in capsys.readouterr().out
+    assert "tells the class ribosome, vesicle" in capsys.readouterr().out
     examples = read_examples(project / "config" / "examples.tsv")
     assert sorted(examples["class"]) == ["debris", "ribosome", "vesicle"]
     # The one class of a file may be called otherwise.
     one = [("cell_02", n, 7, 7, "apoferritin") for n in (5, 9)]
     main([*command, str(star(project / "one.star", columns, *one))])
     assert read_examples(project / "config" / "examples.tsv")["class"].tolist().count("debris") == 3
+
+
+def test_an_object_without_a_name_does_not_rename_the_others(project, imod_model):
+    objects = ("ribosome", [(10.5, 20.5, 5)]), ("", [(3.5, 4.5, 5)])
+    (project / "p.mod").write_bytes(imod_model(*objects))
+    main([str(project), str(project / "p.mod"), "--class", "debris", "--tomogram", "cell_02"])
+    found = read_examples(project / "config" / "examples.tsv")
+    assert found[["x", "class"]].to_numpy().tolist() == [[10, "ribosome"], [3, "debris"]]
 
 
 def test_classes_are_spelled_as_in_the_examples():

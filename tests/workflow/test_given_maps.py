@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import zarr
 from small_project import REPOSITORY, VOXEL_SIZE, run, write_project, write_segmenter, write_sheet
 
 from tomocensus.io import read_volume, write_mrc
@@ -131,3 +132,41 @@ def test_a_mask_counts_where_labels_are_given(project):
     np.testing.assert_array_equal(read_volume(project / LABELS).data, labels == 9)
     table = read_table(project / "results" / "one" / "clusters.csv")
     assert table["component"].tolist() == [9]
+
+
+def write_pyramid(path, data):
+    """Write OME-Zarr whose first level is twice as fine as `data`, the second `data`."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    datasets = []
+    for level, voxels in enumerate((data.repeat(2, 0).repeat(2, 1).repeat(2, 2), data)):
+        group.create_array(str(level), data=voxels)
+        scale = [{"type": "scale", "scale": [VOXEL_SIZE / 2 * 2**level] * 3}]
+        datasets.append({"path": str(level), "coordinateTransformations": scale})
+    axes = [{"name": name, "type": "space", "unit": "angstrom"} for name in "zyx"]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+
+
+def test_of_zarr_companions_the_level_of_the_tomogram_is_read(project):
+    density = np.asarray(read_volume(project / "data" / "one.mrc").data)
+    labels = np.zeros(density.shape, np.uint8)
+    labels[4:12, 12:36, 16:36], labels[4:12, 12:36, 42:62] = 9, 5
+    mask = np.ones(labels.shape, np.uint8)
+    mask[:, :, 42:] = 0
+    given = np.where(labels, np.float32(0.9), 0)
+    for name, data in {"one": density, "labels": labels, "mask": mask, "map": given}.items():
+        write_pyramid(project / "data" / f"{name}.zarr", data)
+    sheet = {"path": {"one": "data/one.zarr"}, "voxel_size": {"one": "20"}}
+    sheet |= {"mask": {"one": "data/mask.zarr"}, "polarity": {"one": "bright"}}
+    sheet["annotation"] = {"one": "data/labels.zarr"}
+    targets = ["--", LABELS, "results/one/pictures.json"]
+    for column, name in (("labels", "labels"), ("probability", "map")):
+        write_sheet(project, ["one"], **sheet, **{column: {"one": f"data/{name}.zarr"}})
+        status, said = run(project, *targets)
+        assert status == 0, said
+        found = np.asarray(read_volume(project / LABELS).data)
+        assert found.max() == 1
+        assert found[8, 24, 26] == 1
+        assert not found[:, :, 42:].any()
+        facts = json.loads((project / "results" / "one" / "input.json").read_text())
+        assert facts["shape"] == [16, 48, 80]
+        assert not any("is used" in text for text in facts["warnings"])

@@ -28,12 +28,12 @@ RAGGED = (
 def from_maps(arguments, facts, scratch, mask):
     """Cluster the segmenter's maps or another program's."""
     maps = {Path(path).stem: read_volume(path).data for path in arguments.maps[1:]}
-    probability = read_volume(arguments.maps[0]).data
+    probability = read_volume(arguments.maps[0], facts["voxel_size"]).data
     if facts.get("probability"):
         probability = decode_probability(probability, facts["probability_scale"], scratch)
     outlines = maps.get("boundary")
     if arguments.boundary:
-        given = read_volume(arguments.boundary).data
+        given = read_volume(arguments.boundary, facts["voxel_size"]).data
         outlines = decode_probability(given, facts["boundary_scale"], scratch)
     return cluster(
         probability,
@@ -58,10 +58,11 @@ def main(arguments):
 
 def run(arguments, facts, scratch=None):
     """Cluster and write labels, table and record."""
-    mask = read_volume(arguments.mask).data if arguments.mask else None
+    size = facts["voxel_size"]
+    mask = read_volume(arguments.mask, size).data if arguments.mask else None
     if arguments.given:
-        given = read_volume(arguments.given).data
-        found = cluster_labels(given, facts["voxel_size"], arguments.threads, scratch, mask)
+        given = read_volume(arguments.given, size).data
+        found = cluster_labels(given, size, arguments.threads, scratch, mask)
     else:
         found = from_maps(arguments, facts, scratch, mask)
     _stage.say(f"{facts['tomogram']}: {len(found.table)} instances")

@@ -26,11 +26,11 @@ def score(name, sample, examples):
     """Score one tomogram."""
     folder = Path("results", name)
     facts = _stage.inspected(folder / "input.json")
-    shape = tuple(facts["shape"])
-    truth = read_annotation(sample.ground_truth, shape, "ground truth")
+    shape, size = tuple(facts["shape"]), facts["voxel_size"]
+    truth = read_annotation(sample.ground_truth, shape, "ground truth", size)
     excluded = []
     if sample.annotation:
-        annotation = read_annotation(sample.annotation, shape)
+        annotation = read_annotation(sample.annotation, shape, voxel_size=size)
         excluded = np.nonzero((annotation >= 0).any(axis=(1, 2)))[0].tolist()
     classes = read_table(folder / "classes.csv")
     given = sample.probability or sample.labels

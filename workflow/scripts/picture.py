@@ -14,8 +14,9 @@ from tomocensus.tables import read_table
 def main(arguments):
     """Draw and write pictures.json."""
     facts = _stage.inspected(arguments.inspected)
-    probability = read_volume(arguments.probability).data if arguments.probability else None
     tomogram = _stage.open_tomogram(arguments.tomogram, facts)
+    given = arguments.probability
+    probability = read_volume(given, tomogram.voxel_size).data if given else None
     labels = np.asarray(read_volume(arguments.labels).data).astype(np.int32)
     drawn = picture(
         tomogram,

@@ -20,7 +20,7 @@ def main(arguments):
     facts = _stage.inspected(arguments.inspected)
     model = load_model(arguments.model, "segmenter")
     settings = json.loads(arguments.settings)
-    mask = read_volume(arguments.mask).data if arguments.mask else None
+    mask = read_volume(arguments.mask, facts["voxel_size"]).data if arguments.mask else None
     maps = {Path(path).stem: path for path in arguments.maps}
     # No declared output: Snakemake would not do a finished job again for one more file.
     uncertainty = Path(arguments.record).parent / "uncertainty.mrc"

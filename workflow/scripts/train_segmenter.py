@@ -22,7 +22,9 @@ def annotated(sheet, kind):
             AnnotatedVolume(
                 name=name,
                 tomogram=_stage.open_tomogram(sample.path, facts),
-                annotation=read_annotation(sample.annotation, tuple(facts["shape"])),
+                annotation=read_annotation(
+                    sample.annotation, tuple(facts["shape"]), voxel_size=facts["voxel_size"]
+                ),
                 polarity=facts["polarity"],
                 kind=kind,
                 group=sample.group,

@@ -180,9 +180,10 @@ def real_views(sheet: str | Path) -> tuple[list[View], np.ndarray, np.ndarray]:
         if not (sample.ground_truth and sample.ground_truth_classes):
             continue
         facts = inspect(sample)
-        labels = read_annotation(sample.ground_truth, tuple(facts["shape"]), "ground truth")
+        shape, size = tuple(facts["shape"]), facts["voxel_size"]
+        labels = read_annotation(sample.ground_truth, shape, "ground truth", size)
         kinds = read_known_classes(sample.ground_truth_classes)
-        tomogram = read_volume(sample.path, facts["voxel_size"])
+        tomogram = read_volume(sample.path, size)
         some = list(views(tomogram, labels, facts["polarity"], wanted=kinds))
         seen += some
         names += [kinds[view.number] for view in some]

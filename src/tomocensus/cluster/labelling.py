@@ -151,7 +151,10 @@ def renumber(
 
 def _stretches(section: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the values of a slice's stretches of one value, in order, and their lengths."""
-    flat = np.rint(np.asarray(section)).astype(np.int64).ravel()
+    section = np.asarray(section)
+    # As floats, large whole numbers are no longer told apart.
+    whole = np.rint(section) if section.dtype.kind == "f" else section
+    flat = whole.astype(np.int64).ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
     return flat[starts], np.diff(np.append(starts, flat.size))
 

@@ -129,5 +129,6 @@ def _module(path: str | os.PathLike) -> ModuleType:
         return mrc
     raise InputError(
         f"{path}: unknown kind of file. Known are MRC ({', '.join(_MRC)}; also .gz and .bz2), "
-        f"TIFF ({', '.join(_TIFF)}) and OME-Zarr folders."
+        f"TIFF ({', '.join(_TIFF)}) and OME-Zarr folders. Convert others: EMAN2's e2proc3d.py "
+        "does, and in Python mrcfile.write('NAME.mrc', array, voxel_size=10) any array z, y, x."
     )

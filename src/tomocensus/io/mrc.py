@@ -29,6 +29,8 @@ _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _MODE_OF = {np.dtype(code): mode for mode, code in _MODES.items()}
 _PACKED_NIBBLES = 101
 _IMOD_STAMP = 1146047817
+# Space groups that mean a stack of volumes.
+_STACKS = range(401, 631)
 _NOT_VOLUMES = {3: "complex numbers", 4: "complex numbers (a Fourier transform)", 16: "RGB colours"}
 
 
@@ -274,7 +276,12 @@ def _raw_header(path: Path) -> tuple[np.void, str, list[str]]:
         warnings.append("broken machine stamp; the byte order was found from the sizes")
     if content[208:211] != b"MAP":
         warnings.append("the map stamp 'MAP' is missing from the header")
-    return _decode(content, order), order, warnings
+    raw = _decode(content, order)
+    if int(raw["mode"]) == 0 and _imod_flags(raw) is None and _unsigned(raw):
+        warnings.append(
+            f"bytes are read as unsigned, for the header states values up to {raw['dmax']:g}"
+        )
+    return raw, order, warnings
 
 
 def _decode(content: bytes, order: str) -> np.void:
@@ -292,17 +299,27 @@ def _plausible(raw: np.void) -> bool:
 def _dtype(raw: np.void) -> np.dtype:
     """Return the type of the voxels as they are read."""
     mode = int(raw["mode"])
-    if mode == _PACKED_NIBBLES:
+    if mode == _PACKED_NIBBLES or (mode == 0 and _unsigned(raw)):
         return np.dtype(np.uint8)
-    if mode == 0:
-        # IMOD: with its stamp and without its flag, bytes are unsigned.
-        order = raw["nx"].dtype.byteorder
-        extra = bytes(raw["extra2"])
-        integer = np.dtype("i4").newbyteorder(order)
-        stamp, flags = np.frombuffer(extra[40:48], integer)
-        if stamp == _IMOD_STAMP and not flags & 1:
-            return np.dtype(np.uint8)
     return np.dtype(_MODES[mode])
+
+
+def _unsigned(raw: np.void) -> bool:
+    """Tell whether bytes are unsigned: IMOD's flag says so, else the least and greatest value.
+
+    Many programs wrote unsigned bytes before MRC2014 made them signed, and some still do.
+    """
+    if (flags := _imod_flags(raw)) is not None:
+        return not flags & 1
+    low, high = float(raw["dmin"]), float(raw["dmax"])
+    return 128 <= high <= 255 and -low <= high - 128
+
+
+def _imod_flags(raw: np.void) -> int | None:
+    """Return IMOD's flags, None in a file without its stamp."""
+    integer = np.dtype("i4").newbyteorder(raw["nx"].dtype.byteorder)
+    stamp, flags = np.frombuffer(bytes(raw["extra2"])[40:48], integer)
+    return int(flags) if stamp == _IMOD_STAMP else None
 
 
 def _stored(raw: np.void, shape: tuple[int, int, int], order: str):
@@ -331,6 +348,12 @@ def _check_length(path: Path, raw: np.void, shape, warnings: list[str]) -> None:
     if mode in _NOT_VOLUMES:
         raise InputError(
             f"{path}: holds {_NOT_VOLUMES[mode]} (mode {mode}), not densities. Give a tomogram."
+        )
+    depth = int(raw["mz"])
+    if int(raw["ispg"]) in _STACKS and 0 < depth < shape[0]:
+        raise InputError(
+            f"{path}: holds {shape[0] // depth} volumes of {depth} sections each. Write the "
+            "tomogram as a file of its own."
         )
     if _opener(path) is not open:
         return  # the length shows only on reading everything

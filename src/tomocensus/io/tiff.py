@@ -22,7 +22,7 @@ def read_header(path: Path, voxel_size: float | None = None) -> Header:
             warnings.append(f"holds {len(file.series)} images; the first, of {shape}, is read")
         header = Header(
             shape=shape,
-            dtype=series.dtype.newbyteorder("="),
+            dtype=np.dtype(np.int16) if _shifted(file, series) else series.dtype.newbyteorder("="),
             voxel_size=usable_voxel_size(_voxel_sizes(file), warnings),
             format="tiff",
             warnings=warnings,
@@ -37,9 +37,12 @@ def open_array(path: Path, voxel_size: float | None = None) -> np.ndarray:
         _check_length(path, file, series)
         offset = series.dataoffset
         dtype = series.dtype.newbyteorder(file.byteorder)
-        if offset is not None and dtype.isnative:
+        shifted = _shifted(file, series)
+        if offset is not None and dtype.isnative and not shifted:
             return np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
         data = series.asarray().reshape(shape)
+    if shifted:
+        data = (data.astype(np.uint16, copy=False) ^ np.uint16(2**15)).view(np.int16)
     return data.astype(data.dtype.newbyteorder("="), copy=False)
 
 
@@ -88,6 +91,13 @@ def _shape(path: Path, series: tifffile.TiffPageSeries) -> tuple[int, int, int]:
             "without channels and time points."
         )
     return shape
+
+
+def _shifted(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> bool:
+    """Tell whether ImageJ wrote signed numbers, which it keeps as unsigned ones 32,768 higher."""
+    told = file.imagej_metadata or {}
+    line = (told.get("cf", 0), told.get("c0"), told.get("c1"))
+    return line == (0, -(2**15), 1) and series.dtype.newbyteorder("=") == np.uint16
 
 
 def _check_length(path: Path, file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:

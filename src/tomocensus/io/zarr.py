@@ -120,10 +120,14 @@ def _multiscales(path: Path, group: zarr.Group, warnings: list[str]) -> list[_Le
             "for example VOLUME.zarr/0 or the tomogram's own folder."
         )
     image = multiscales[0]
-    units = [
-        axis.get("unit") if isinstance(axis, dict) else None
-        for axis in image.get("axes", [{}] * 3)[-3:]
-    ]
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image.get("axes", [])]
+    axes = axes[-3:] or [{"name": name} for name in "zyx"]
+    names = [str(axis.get("name")) for axis in axes]
+    if sorted(names) == ["x", "y", "z"] and names != ["z", "y", "x"]:
+        raise InputError(
+            f"{path}: its axes are in the order {', '.join(names)}. Write it as z, y, x."
+        )
+    units = [axis.get("unit") for axis in axes]
     if not all(units):
         warnings.append("no unit of length is stated; Å is taken for the voxel size")
     factors = [ANGSTROM.get((unit or "angstrom").lower()) for unit in units]
