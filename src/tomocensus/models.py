@@ -71,7 +71,8 @@ def read_card(folder: str | Path, kind: str | None = None) -> dict:
         found = card["kind"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: not a model card ({error}). Restore or retrain the model."
+            f"{path}: not a model card ({error}). Restore the model, or remove its folder and "
+            "train again."
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Change its mode.") from error

@@ -152,6 +152,45 @@ def _with_numbers(value, schema: dict):
     return value
 
 
+def check_keys(path: str | os.PathLike) -> None:
+    """Refuse a configuration in which a key stands twice: YAML forgets all but the last one.
+
+    Parameters
+    ----------
+    path : path-like
+        YAML; what cannot be read as such is for its reader to tell.
+
+    Raises
+    ------
+    InputError
+        Tells the lines of both.
+    """
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        return
+    faults = [f"{path}: {text}" for text in _doubled_keys(root, "")]
+    if faults:
+        raise InputError("\n".join(faults))
+
+
+def _doubled_keys(node: yaml.Node | None, place: str) -> list[str]:
+    """Return a sentence for each key that stands twice in a section or in those within it."""
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    faults, lines = [], {}
+    for key, value in node.value:
+        name, line = f"{place}{key.value}", key.start_mark.line + 1
+        if name in lines:
+            faults.append(
+                f"key '{name}' stands twice, in lines {lines[name]} and {line}, and only the last "
+                "one would count. Put them together."
+            )
+        lines[name] = line
+        faults += _doubled_keys(value, f"{name}.")
+    return faults
+
+
 def find_config(folder: str | os.PathLike) -> Path | None:
     """Return the configuration of a project, None where it has none."""
     places = [Path(folder) / "config" / "config.yaml", Path(folder) / "config.yaml"]
@@ -185,6 +224,7 @@ def read_project(folder: str | os.PathLike) -> tuple[dict, dict[str, Sample]]:
         told = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{config}: is no YAML ({error}). Correct it.") from error
+    check_keys(config)
     settings = load_config(told, str(config))
     return settings, read_samples(settings["tomograms"], folder)
 

@@ -315,6 +315,14 @@ def test_groups_are_compared_class_by_class_with_those_that_have_no_objects():
     assert "by group" not in build_report({}, table, counts_of(table))
 
 
+def test_groups_of_the_segmenter_are_told_to_be_those_of_its_training():
+    """The sheet's may be others since, and nothing trains anew for that."""
+    card = {"groups": {"wild": {"held_out_dice": 0.81, "held_out_voxels": 90}}}
+    html = build_report({}, pd.DataFrame(), pd.DataFrame(), models={"segmenter": card})
+    assert "by group, as named at its training" in html
+    assert "wild" in html
+
+
 def test_very_many_rows_are_listed_in_part_and_counted_whole(monkeypatch):
     for name, most in (("MOST_ROWS", 3), ("MOST_COUNTS", 2), ("MOST_RECORDS", 1)):
         monkeypatch.setattr(f"tomocensus.report.html.{name}", most)

@@ -12,8 +12,10 @@ from tomocensus.io import write_mrc
 from tomocensus.samples import (
     FILE_COLUMNS,
     Sample,
+    check_keys,
     load_config,
     read_annotation,
+    read_project,
     read_samples,
 )
 from tomocensus.volume import Volume
@@ -61,6 +63,22 @@ def test_config_faults(config, message):
     with pytest.raises(InputError) as error:
         load_config(config, "c.yaml")
     assert message in str(error.value)
+
+
+def test_a_key_that_stands_twice_is_told_with_both_lines(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("cluster:\n  neck: 0.7\n  fill: true\n  neck: 0.8\nsegment: {}\ncluster: {}\n")
+    with pytest.raises(InputError) as error:
+        check_keys(path)
+    assert "config.yaml: key 'cluster.neck' stands twice, in lines 2 and 4" in str(error.value)
+    assert "key 'cluster' stands twice, in lines 1 and 6" in str(error.value)
+    (tmp_path / "tomograms.tsv").touch()
+    with pytest.raises(InputError, match="stands twice"):
+        read_project(tmp_path)
+    check_keys(CONFIG)
+    # The reader's to tell.
+    path.write_text("a: [\n")
+    check_keys(path)
 
 
 def test_all_config_faults_are_told_at_once():

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -38,6 +40,56 @@ def test_braces_in_a_path_are_told_and_not_taken_for_a_wildcard(tmp_path):
     said = done.stdout + done.stderr
     assert "tomograms.tsv, row 2, column 'path': 'a{v1}.mrc'" in said
     assert "rename it" in said
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project of one tomogram, of which nothing is read in a dry run."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text("tomograms: config/tomograms.tsv\n")
+    (tmp_path / "config" / "tomograms.tsv").write_text("tomogram\tpath\na\ta.mrc\n")
+    (tmp_path / "a.mrc").touch()
+    return tmp_path
+
+
+def refused(project, *arguments):
+    """What a run says that must not go on."""
+    done = snakemake(project, *arguments)
+    assert done.returncode != 0
+    return done.stdout + done.stderr
+
+
+def test_a_second_section_of_the_same_name_is_told_and_not_taken_for_the_first(project):
+    path = project / "config" / "config.yaml"
+    path.write_text("cluster:\n  neck: 0.7\ncluster:\n  predict_outlines: true\n")
+    assert "key 'cluster' stands twice, in lines 1 and 3" in refused(project, "-n")
+
+
+def test_a_model_that_was_copied_in_part_is_no_reason_to_use_another(project):
+    folder = project / "models" / "segmenter"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    assert "models/segmenter/model.json: no such file" in refused(project, "-n")
+
+
+@pytest.mark.parametrize(
+    ("base", "told"), [("nowhere", "no model there"), ("models/base-encoder", "kind 'encoder'")]
+)
+def test_a_base_that_is_no_segmenter_is_told_before_training(project, base, told):
+    base = REPOSITORY / base if base.startswith("models") else base
+    path = project / "config" / "config.yaml"
+    path.write_text(path.read_text() + f"train_segmenter: {{base: {base}}}\n")
+    assert f"train_segmenter.base: {base}" in (said := refused(project, "-n", "train_segmenter"))
+    assert told in said
+    assert snakemake(project, "-n").returncode == 0
+
+
+def test_an_empty_file_of_examples_is_as_none(project):
+    (project / "config" / "examples.tsv").touch()
+    done = snakemake(project, "-n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = refused(project, "train_classifier")
+    assert "examples.tsv: missing or empty. Write one row an example" in said
 
 
 def test_snakemake_finds_nothing_to_improve(tmp_path):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 
 import numpy as np
 import pytest
@@ -312,6 +313,11 @@ def test_a_given_probability_map_replaces_segmentation(project):
     with_truth(project, probability={"two": "data/given.mrc"})
     expected = {"inspect": 1, **AFTER_SEGMENT, "census": 1, "review": 1, "report": 1}
     assert stale(project) == expected
+    snakemake(project)
+    page = (project / "results" / "report.html").read_text()
+    told = json.loads(unescape(re.search(r"Records</summary><pre>(.*?)</pre>", page, re.S)[1]))
+    # What the segmenter said before is no part of it.
+    assert {name: "segment" in told[name] for name in NAMES} == {"one": True, "two": False}
 
 
 def test_an_edited_annotation_or_truth_runs_evaluation_only(project):
@@ -341,6 +347,8 @@ def test_edited_examples_run_evaluation_review_and_the_next_training(project):
     path.write_text(path.read_text().replace("two\t36\t36\t8\tb\n", "two\t36\t12\t8\tb\n"))
     assert stale(project) == {"evaluate": 1, "review": 1, "report": 1}
     assert stale(project, "train_classifier") == {"train_classifier": 1}
+    path.write_text("")
+    snakemake(project)
 
 
 def append(path, text):

@@ -31,7 +31,7 @@ from tomocensus.queue import (
     check_nothing_is_queued,
     forgetting_warning,
 )
-from tomocensus.samples import FILE_COLUMNS, load_config, read_samples
+from tomocensus.samples import FILE_COLUMNS, check_keys, load_config, read_samples
 
 # The graph of thousands of tomograms is millions of objects that all stay: Python need not look
 # through them for garbage again and again.
@@ -67,6 +67,8 @@ check_writable(".snakemake")
 
 
 try:
+    for path in workflow.configfiles:
+        check_keys(path)
     config = load_config(config, "configuration")
     SAMPLES = {
         name: with_scale(sample)
@@ -208,6 +210,12 @@ def model_folder(kind):
     for folder in (Path("models") / kind, ROOT / "models" / f"base-{kind}"):
         if (folder / "model.json").is_file():
             return str(folder)
+        if (folder / WEIGHTS).is_file():
+            # Another model would be used, unsaid.
+            raise WorkflowError(
+                f"{folder / 'model.json'}: no such file. A model is model.json and its weights: "
+                "copy both, or remove the folder."
+            )
     return None
 
 
@@ -471,10 +479,10 @@ def example_tomograms():
     path = Path(config["examples"])
     if not path.is_file():
         return []
-    from tomocensus.classify.examples import read_examples
+    from tomocensus.classify.examples import is_written, read_examples
 
     try:
-        named = set(read_examples(path)["tomogram"])
+        named = set(read_examples(path)["tomogram"]) if is_written(path) else set()
     except InputError as error:
         raise WorkflowError(str(error))
     return sorted(named & set(SAMPLES))
@@ -500,7 +508,13 @@ def report_models():
 def base_hash():
     """Hash of the weights that training starts from; None for training from scratch."""
     folder = base_model()
-    return content(Path(folder) / "model.safetensors") if folder else None
+    if folder is None:
+        return None
+    try:
+        read_card(folder, "segmenter")
+    except InputError as error:
+        raise WorkflowError(f"train_segmenter.base: {error}")
+    return content(Path(folder) / WEIGHTS)
 
 
 INSPECTED = ("path", "mask", "probability", "boundary", "labels")

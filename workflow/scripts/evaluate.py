@@ -15,10 +15,10 @@ from tomocensus.tables import read_known_classes, read_table
 
 def named_truth(examples, name, truth, facts):
     """Return the true instances that hold a named example: they taught the classifier."""
-    if not Path(examples).is_file():
-        return set()
-    from tomocensus.classify.examples import named_at, read_examples
+    from tomocensus.classify.examples import is_written, named_at, read_examples
 
+    if not is_written(examples):
+        return set()
     return named_at(read_examples(examples), name, truth, facts)
 
 

@@ -17,12 +17,13 @@ STAGES = ("segment", "cluster", "embed", "classify", "measure")
 PACKAGES = ("tomocensus", "snakemake", "torch", "numpy", "scipy", "scikit-image", "mrcfile")
 
 
-def records(samples):
-    """Read the stages' records of every tomogram."""
+def records(samples, outlines):
+    """Read the stages' records of every tomogram; `outlines`: the segmenter's part given maps."""
     found = {}
-    for name in sorted(samples):
-        # What the segmenter said before labels were given is no part of this.
-        stages = [stage for stage in STAGES if stage != "segment" or not samples[name].labels]
+    for name, sample in sorted(samples.items()):
+        # What the segmenter said before a map or labels were given is no part of this.
+        given = sample.labels or (sample.probability and (sample.boundary or not outlines))
+        stages = [stage for stage in STAGES if stage != "segment" or not given]
         paths = {stage: Path("results", name, f"{stage}.json") for stage in stages}
         found[name] = {stage: read_json(path) for stage, path in paths.items() if path.is_file()}
     return found
@@ -42,7 +43,7 @@ def main(arguments):
     samples, settings = read_samples(arguments.sheet), json.loads(arguments.settings)
     pictured = sorted(list(samples)[: settings["report"]["tomograms"]])
     instances = read_table("results/census.csv")
-    told = records(samples)
+    told = records(samples, settings["cluster"]["predict_outlines"])
     evaluation = read_table("results/evaluation.csv")
     html = build_report(
         pictures={name: read_json(f"results/{name}/pictures.json") for name in pictured},

@@ -1,13 +1,13 @@
 """Fit the classifier's head to the named examples of all tomograms."""
 
 import json
-from pathlib import Path
 
 import _stage
 
 _stage.limit_threads(1)
 
 from tomocensus.classify import Embeddings, fit_head, look_up_examples, read_examples
+from tomocensus.classify.examples import is_written
 from tomocensus.errors import InputError
 from tomocensus.io import read_volume
 from tomocensus.models import load_model, save_model
@@ -16,9 +16,10 @@ from tomocensus.samples import read_samples
 
 def main(arguments):
     """Look up the examples, fit and write the head."""
-    if not Path(arguments.examples).is_file():
+    if not is_written(arguments.examples):
         raise InputError(
-            f"{arguments.examples}: missing. Write one row an example: tomogram, x, y, z, class."
+            f"{arguments.examples}: missing or empty. Write one row an example: tomogram, x, y, z, "
+            "class."
         )
     examples = read_examples(arguments.examples)
     known = sorted(set(examples["tomogram"]) & set(read_samples(arguments.sheet)))

@@ -415,7 +415,7 @@ def _models(models: dict) -> str:
             [name, one["held_out_dice"], one["held_out_voxels"]] for name, one in groups.items()
         ]
         drawn = charts.table(["group", "Dice, held-out annotation", "voxels"], rows)
-        parts.append(f"<div><h3>Segmenter: by group</h3>{drawn}</div>")
+        parts.append(f"<div><h3>Segmenter: by group, as named at its training</h3>{drawn}</div>")
     card = models.get("classifier") or {}
     if card.get("confusion_matrix") and card.get("classes"):
         drawn = charts.confusion(card["confusion_matrix"], card["classes"])
