@@ -15,13 +15,30 @@ COUNT_COLUMNS = {
     "group": "its experimental condition",
     "class": "class of the objects",
     "count": "number of objects",
-    "volume_micrometre3": "volume of the whole tomogram, µm³",
+    "count_whole": "those of them that touch no border; the sizes below are theirs",
+    "volume_micrometre3": "volume where objects are looked for: in the mask, without padding, µm³",
     "density_per_micrometre3": "count over that volume",
-    "diameter_mean_angstrom": "mean equivalent diameter, Å",
+    "diameter_mean_angstrom": "mean equivalent diameter of whole objects, Å",
     "diameter_sd_angstrom": "its standard deviation, Å; empty below two objects",
-    "object_volume_mean_angstrom3": "mean volume of an object, Å³",
+    "object_volume_mean_angstrom3": "mean volume of a whole object, Å³",
     "object_volume_sd_angstrom3": "its standard deviation, Å³",
-    "confidence_mean": "mean confidence of the class",
+    "confidence_mean": "mean confidence of all of them",
+}
+GROUP_COLUMNS = {
+    "group": "experimental condition",
+    "class": "class of the objects",
+    "tomograms": "tomograms of the group",
+    "tomograms_with": "those of them with such an object",
+    "count": "number of objects in all of them",
+    "count_whole": "those of them that touch no border",
+    "volume_micrometre3": "volume where objects are looked for, of all tomograms, µm³",
+    "count_mean": "mean count of a tomogram",
+    "count_sd": "its standard deviation between tomograms; empty below two",
+    "density_mean_per_micrometre3": "mean over tomograms of the density",
+    "density_sd_per_micrometre3": "its standard deviation between tomograms; empty below two",
+    "tomograms_sized": "tomograms with a whole object: the n of the diameters",
+    "diameter_mean_angstrom": "mean over these of a tomogram's mean diameter, Å",
+    "diameter_sd_angstrom": "its standard deviation between tomograms, Å; empty below two",
 }
 
 
@@ -33,7 +50,8 @@ def census(tables: list[pd.DataFrame], inputs: list[dict]) -> tuple[pd.DataFrame
     tables : list of pandas.DataFrame
         Instance tables; see `tomocensus.measure.COLUMNS`.
     inputs : list of dict
-        Per tomogram ``tomogram``, ``group``, ``shape`` (z, y, x; voxels), ``voxel_size`` (Å).
+        Per tomogram ``tomogram``, ``group``, ``voxel_size`` (Å) and ``analysed_voxels``
+        (:func:`tomocensus.measure.extent`).
 
     Returns
     -------
@@ -52,7 +70,7 @@ def census(tables: list[pd.DataFrame], inputs: list[dict]) -> tuple[pd.DataFrame
     parts = dict(tuple(instances.groupby(["tomogram", "class"])))
     rows = []
     for facts in inputs:
-        volume = float(np.prod(facts["shape"])) * facts["voxel_size"] ** 3 * 1e-12
+        volume = facts["analysed_voxels"] * facts["voxel_size"] ** 3 * 1e-12
         for name in names:
             part = parts.get((facts["tomogram"], name), instances[:0])
             rows.append(_count(part, facts, name, volume))
@@ -61,20 +79,58 @@ def census(tables: list[pd.DataFrame], inputs: list[dict]) -> tuple[pd.DataFrame
 
 def _count(part: pd.DataFrame, facts: dict, name: str, volume: float) -> dict:
     """Return one row of the counts; `volume` in µm³."""
-    diameter, size = part["equivalent_diameter_angstrom"], part["volume_angstrom3"]
+    whole = part[~part["touches_border"].astype(bool)]
+    diameter, size = whole["equivalent_diameter_angstrom"], whole["volume_angstrom3"]
     return {
         "tomogram": facts["tomogram"],
         "group": facts.get("group") or "",
         "class": name,
         "count": len(part),
+        "count_whole": len(whole),
         "volume_micrometre3": volume,
-        "density_per_micrometre3": len(part) / volume,
+        "density_per_micrometre3": len(part) / volume if volume else np.nan,
         "diameter_mean_angstrom": diameter.mean(),
         "diameter_sd_angstrom": diameter.std(),
         "object_volume_mean_angstrom3": size.mean(),
         "object_volume_sd_angstrom3": size.std(),
         "confidence_mean": pd.to_numeric(part["confidence"]).mean(),
     }
+
+
+def compare_groups(counts: pd.DataFrame) -> pd.DataFrame:
+    """Describe each class in each group by its tomograms.
+
+    Objects of one tomogram share specimen, ice and threshold: what repeats is the tomogram, so
+    means and standard deviations are of tomograms, and those without an object count as 0.
+
+    Parameters
+    ----------
+    counts : pandas.DataFrame
+        Columns of `COUNT_COLUMNS`, as :func:`census` returns them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of `GROUP_COLUMNS`.
+    """
+    parts = counts.assign(
+        present=counts["count"] > 0, sized=counts["diameter_mean_angstrom"].notna()
+    ).groupby(["class", "group"], as_index=False)
+    table = parts.agg(
+        tomograms=("tomogram", "size"),
+        tomograms_with=("present", "sum"),
+        count=("count", "sum"),
+        count_whole=("count_whole", "sum"),
+        volume_micrometre3=("volume_micrometre3", "sum"),
+        count_mean=("count", "mean"),
+        count_sd=("count", "std"),
+        density_mean_per_micrometre3=("density_per_micrometre3", "mean"),
+        density_sd_per_micrometre3=("density_per_micrometre3", "std"),
+        tomograms_sized=("sized", "sum"),
+        diameter_mean_angstrom=("diameter_mean_angstrom", "mean"),
+        diameter_sd_angstrom=("diameter_mean_angstrom", "std"),
+    )
+    return table[list(GROUP_COLUMNS)]
 
 
 def write_census(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from scipy import ndimage
 
+from tomocensus.volume import looked_in, releasing
+
 # Sides of the smallest area that counts as padding, in voxels; slices in which that is looked for.
 _AREA, _LOOKS = 5, 9
+# Voxels that tell contrast and padding.
+SAMPLE = 2_000_000
 
 
 def padding_value(data: np.ndarray, values: np.ndarray) -> float | None:
@@ -34,6 +38,39 @@ def padding_value(data: np.ndarray, values: np.ndarray) -> float | None:
         blank = without_data(section, value)
         padded += 0 if blank is None else np.count_nonzero(blank & (section == value))
     return value if 2 * padded > having else None
+
+
+def sampled(data: np.ndarray, count: int) -> np.ndarray:
+    """Return about so many finite voxels of a volume, on a regular grid."""
+    step = max(1, round((data.size / count) ** (1 / 3)))
+    values = np.asarray(data[step // 2 :: step, ::step, ::step]).ravel()
+    if values.size == 0:
+        values = np.asarray(data[:, ::step, ::step]).ravel()
+    return values[np.isfinite(values)]
+
+
+def looked_at(data: np.ndarray, mask: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield where objects are looked for, slice by slice: in the mask, and not in padding.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        ``(nz, ny, nx)``.
+    mask : numpy.ndarray, optional
+        Of its shape; see :func:`tomocensus.volume.looked_in`.
+
+    Yields
+    ------
+    numpy.ndarray
+        Bool, ``(ny, nx)``.
+    """
+    values = sampled(data, SAMPLE)
+    padding = padding_value(data, values) if values.size else None
+    for z in releasing(range(len(data)), data, mask):
+        # Without such a value the volume need not be read: `inspect` refuses what is not finite.
+        blank = None if padding is None else without_data(np.asarray(data[z]), padding)
+        inside = np.ones(data.shape[1:], bool) if blank is None else ~blank
+        yield inside if mask is None else inside & looked_in(mask[z])
 
 
 def _repeated(values: np.ndarray) -> float | None:

@@ -1,9 +1,17 @@
+import pathlib
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from tomocensus.atomic import write_table
-from tomocensus.census import census, write_census
+from tomocensus.census import (
+    COUNT_COLUMNS,
+    GROUP_COLUMNS,
+    census,
+    compare_groups,
+    write_census,
+)
 from tomocensus.errors import InputError
 from tomocensus.measure import measure
 from tomocensus.tables import read_known_classes, read_table
@@ -19,13 +27,14 @@ def table(name, classes):
             "equivalent_diameter_angstrom": [100.0 * (k + 1) for k in range(count)],
             "volume_angstrom3": [1000.0] * count,
             "confidence": [0.5] * count,
+            "touches_border": [False] * count,
         }
     )
 
 
 def test_counts_and_densities(tmp_path):
     facts = [
-        {"tomogram": n, "group": "g", "shape": [100, 1000, 1000], "voxel_size": 10.0} for n in "ab"
+        {"tomogram": n, "group": "g", "analysed_voxels": 1e8, "voxel_size": 10.0} for n in "ab"
     ]
     instances, counts = census([table("a", ["v", "v", "m"]), table("b", ["v"])], facts)
     assert len(instances) == 4
@@ -35,6 +44,47 @@ def test_counts_and_densities(tmp_path):
     assert row.loc[("b", "m"), "count"] == 0
     write_census(instances, tmp_path / "c.csv", tmp_path / "c.parquet")
     assert len(pd.read_parquet(tmp_path / "c.parquet")) == len(pd.read_csv(tmp_path / "c.csv"))
+
+
+def test_densities_are_of_what_was_looked_at_and_sizes_of_whole_objects():
+    found = table("a", ["v", "v", "v"])
+    found["touches_border"] = [False, False, True]
+    facts = [{"tomogram": "a", "group": "g", "analysed_voxels": 5e7, "voxel_size": 10.0}]
+    (row,) = census([found], facts)[1].to_dict("records")
+    assert (row["count"], row["count_whole"]) == (3, 2)
+    assert row["density_per_micrometre3"] == pytest.approx(60)
+    assert row["diameter_mean_angstrom"] == pytest.approx(150)
+
+
+def test_groups_are_described_by_their_tomograms():
+    sizes = {"a": 9, "b": 1, "c": 0, "d": 4}
+    facts = [
+        {"tomogram": n, "group": "g" if n < "d" else "", "analysed_voxels": 1e8, "voxel_size": 10.0}
+        for n in sizes
+    ]
+    counts = census([table(n, ["v"] * k + ["w"] * (n == "d")) for n, k in sizes.items()], facts)[1]
+    groups = compare_groups(counts)
+    assert list(groups) == list(GROUP_COLUMNS)
+    row = groups.set_index(["class", "group"]).loc[("v", "g")]
+    assert (row["tomograms"], row["tomograms_with"], row["count"]) == (3, 2, 10)
+    assert row["count_mean"] == pytest.approx(10 / 3)
+    assert row["density_sd_per_micrometre3"] == pytest.approx(np.std([90, 10, 0], ddof=1))
+    # Of tomograms with 500 and 100 Å, not of ten objects.
+    assert row["tomograms_sized"] == 2
+    assert row["diameter_mean_angstrom"] == pytest.approx(300)
+    assert groups.set_index(["class", "group"]).loc[("w", "g"), "count_mean"] == 0
+    assert len(compare_groups(census([], [])[1])) == 0
+
+
+@pytest.mark.parametrize(
+    ("heading", "columns"), [("Counts", COUNT_COLUMNS), ("Groups", GROUP_COLUMNS)]
+)
+def test_document_lists_every_column(heading, columns):
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "instance-table.md").read_text()
+    lines = text.split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
+    assert [line for line in lines if line.startswith("| `")] == [
+        f"| `{name}` | {text} |" for name, text in columns.items()
+    ]
 
 
 def test_a_table_read_again_has_names_as_text_and_numbers_as_numbers(tmp_path):

@@ -241,11 +241,17 @@ def test_the_tutorials_table_code_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "census.csv").write_text(
-        "group,class,touches_border,equivalent_diameter_angstrom\n"
-        ",vesicle,False,400.0\n,vesicle,True,1.0\n"
+        "tomogram,group,class,touches_border,sphericity\n"
+        "a,,vesicle,False,0.5\na,,vesicle,False,0.7\nb,,vesicle,False,0.8\nb,,vesicle,True,0.1\n"
     )
-    exec(tutorial_code("census.csv").replace('["group", "class"]', '"class"'), {})
-    assert "400.0" in capsys.readouterr().out
+    exec(tutorial_code("census.csv"), {})
+    assert "0.7  0.141421      2" in capsys.readouterr().out
+    (tmp_path / "results" / "counts.csv").write_text(
+        "group,class,density_per_micrometre3\n"
+        + "".join(f"{group},vesicle,{n}\n" for n in range(3) for group in ("control", "treated"))
+    )
+    exec(tutorial_code("counts.csv"), {})
+    assert "pvalue=1.0" in capsys.readouterr().out.replace("np.float64(1.0)", "1.0")
 
 
 def test_the_slurm_profile_names_rules_and_leaves_the_default_profile_its_keys():

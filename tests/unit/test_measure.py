@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from tomocensus.measure import COLUMNS, measure
+from tomocensus.measure import COLUMNS, extent, measure
 from tomocensus.measure.neighbours import neighbours
 from tomocensus.measure.shape import moments
+from tomocensus.padding import looked_at
 
 
 def ball(shape, centre, semi_axes):
@@ -100,6 +102,48 @@ def test_joins_tables_and_keeps_gaps_in_numbers():
     assert list(table["separation"]) == ["whole", "split"]
     assert list(table["touches_border"]) == [True, False]
     assert set(table["tomogram"]) == {"t"}
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_cut_objects_have_a_face_on_what_was_not_looked_at(seed):
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(1, 8, 3)
+    labels = rng.integers(0, 40, shape) * (rng.random(shape) < 0.5)
+    seen = rng.random(shape) < 0.9
+    near = ndimage.binary_dilation(~seen)
+    voxels, cut = extent(labels, seen)
+    assert voxels == seen.sum()
+    assert cut.tolist() == sorted(set(labels[near].tolist()) - {0})
+
+
+def test_objects_that_the_mask_cuts_touch_the_border():
+    labels = np.zeros((8, 9, 9), np.int32)
+    labels[2:5, 2:5, 2:5], labels[2:5, 2:5, 6:8] = 3, 5
+    mask = np.ones(labels.shape, np.int8)
+    mask[:, :1] = 0
+    table = measure(labels, 1.0, (0, 0, 0), cut=extent(labels, mask == 1)[1])
+    assert table["touches_border"].tolist() == [False, False]
+    mask = np.ones(labels.shape, np.int8)
+    mask[..., 8:] = 0
+    voxels, cut = extent(labels, mask == 1)
+    table = measure(labels, 1.0, (0, 0, 0), cut=cut)
+    assert table["touches_border"].tolist() == [False, True]
+    assert voxels == 8 * 9 * 8
+    assert measure(labels * 0, 1.0, (0, 0, 0), cut=[1]).empty
+
+
+@pytest.mark.parametrize("value", [0.0, 117.0])
+def test_padding_is_not_looked_at(value):
+    data = np.random.default_rng(0).normal(100, 10, (6, 60, 60)).astype(np.float32)
+    assert all(inside.all() for inside in looked_at(data))
+    data[:, :, :12] = value
+    mask = np.zeros(data.shape, np.int8)
+    mask[:, 30:] = -1
+    for z, inside in enumerate(looked_at(data, mask)):
+        wanted = np.zeros((60, 60), bool)
+        wanted[30:, 12:] = True
+        np.testing.assert_array_equal(inside, wanted, err_msg=str(z))
 
 
 def test_empty_labelmap_has_all_columns():

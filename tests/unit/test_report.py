@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from tomocensus.classify.examples import ANGSTROM, COLUMNS, read_examples
 from tomocensus.report import build_report, inner_point, picture, split_pictures, thumbnail
-from tomocensus.report.charts import bars, histogram, lines
+from tomocensus.report.charts import bars, dots, histogram, lines
 from tomocensus.report.colours import class_colours, colour, recolour_png
 from tomocensus.report.pictures import choose_slices
 from tomocensus.volume import Volume
@@ -289,29 +289,50 @@ def test_bars_are_as_long_as_their_values():
 
 
 def test_long_names_of_bars_are_cut_and_told_whole():
-    drawn = bars([("virus_like_particle_of_all", 10, "red", "(2 nm)")], "x")
-    (shown,) = re.findall(
-        r'end"><title>virus_like_particle_of_all: 10 \(2 nm\)</title>(.*?)<', drawn
-    )
+    drawn = bars([("virus_like_particle_of_all", 10, "red")], "x")
+    (shown,) = re.findall(r'end"><title>virus_like_particle_of_all: 10</title>(.*?)<', drawn)
     assert shown == "virus_like_p…le_of_all"
 
 
 def test_groups_are_compared_class_by_class_with_those_that_have_no_objects():
     table = scene("virus_like_particle", "a&b")[3].assign(group="treated, two days")
+    found = [
+        # One crowded tomogram and an empty one are two tomograms, not nine objects.
+        ("treated, two days", 9, 90.0, 200.0),
+        ("treated, two days", 0, 0.0, None),
+        ("untreated", 2, 20.0, 210.0),
+        ("untreated", 3, 30.0, 230.0),
+        ("", 0, 0.0, None),
+    ]
     counts = pd.concat(
         [
-            counts_of(table).assign(group=group, count=count)
-            for group, count in [("treated, two days", [1, 1]), ("untreated", 0), ("", 0)]
+            counts_of(table).assign(
+                group=group,
+                count=count,
+                density_per_micrometre3=density,
+                diameter_mean_angstrom=diameter,
+            )
+            for group, count, density, diameter in found
         ]
     )
     html = build_report({}, table, counts)
     assert Page(html).wrong == []
     assert html.index("<h3>virus_like_particle by group") < html.index("<h3>a&amp;b by group")
-    chart = html[html.index("<h3>virus_like_particle by group") :].split("</figure>")[0]
-    told = re.findall(r'end"><title>(.*?): (.*?)</title>', chart)
-    assert told == [
-        ("no group", "0"), ("treated, two days", "1 (20.0 nm)"), ("untreated", "0"),
-    ]  # fmt: skip
+
+    def told(heading):
+        chart = html[html.index(f"<h3>{heading}<") :].split("</figure>")[0]
+        return chart.count("<circle"), re.findall(r'end"><title>(.*?): (.*?)</title>', chart)
+
+    assert told("virus_like_particle by group") == (5, [
+        ("no group", "0 (n = 1)"),
+        ("treated, two days", "45 ± 63.6 (n = 2)"),
+        ("untreated", "25 ± 7.07 (n = 2)"),
+    ])  # fmt: skip
+    assert told("Size of virus_like_particle by group") == (3, [
+        ("no group", "– (n = 0)"),
+        ("treated, two days", "20 (n = 1)"),
+        ("untreated", "22 ± 1.41 (n = 2)"),
+    ])  # fmt: skip
     assert "by group" not in build_report({}, table, counts_of(table))
 
 
@@ -321,6 +342,27 @@ def test_groups_of_the_segmenter_are_told_to_be_those_of_its_training():
     html = build_report({}, pd.DataFrame(), pd.DataFrame(), models={"segmenter": card})
     assert "by group, as named at its training" in html
     assert "wild" in html
+
+
+def test_dots_lie_at_their_values_and_the_line_at_the_mean():
+    drawn = dots([("a", [0.0, 10.0, np.nan]), ("b", [5.0])], "red", "x", "per µm³")
+    at = {float(x) for x in re.findall(r'<circle cx="(.*?)"', drawn)}
+    assert at == {195.0, 285.0, 375.0}
+    assert re.findall(r'class="mean" x1="(.*?)"', drawn) == ["285.0", "285.0"]
+    many = dots([("a", np.arange(5000.0))], "red", "x", "")
+    assert many.count("<circle") < 300
+    assert "n = 5,000" in many
+    assert dots([("a", [])], "red", "x", "") == ""
+
+
+def test_sizes_are_those_of_objects_that_are_whole():
+    table = pd.concat([scene()[3]] * 3, ignore_index=True)
+    table["touches_border"] = [True, True, False, True, False, True]
+    html = build_report({}, table, counts_of(table))
+    assert Page(html).wrong == []
+    assert "Size of vesicle (n = 2)" in html
+    assert "without 1 at the border" in html
+    assert "<h3>Size of debris</h3><figcaption>all 3 at the border" in html
 
 
 def test_very_many_rows_are_listed_in_part_and_counted_whole(monkeypatch):

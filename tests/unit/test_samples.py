@@ -211,6 +211,7 @@ def test_all_faults_of_all_rows(sheet):
         "x" * 101,
         "Particles",
         "census.csv",
+        "groups.csv",
     ],
 )
 def test_unsafe_names(sheet, name):

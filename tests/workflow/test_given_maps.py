@@ -126,12 +126,26 @@ def test_a_mask_counts_where_labels_are_given(project):
     for name, data in {"labels": labels, "mask": mask}.items():
         write_mrc(project / "data" / f"{name}.mrc", Volume(data, VOXEL_SIZE))
     given = {name: {"one": f"data/{name}.mrc"} for name in ("labels", "mask")}
+    given["ground_truth"] = given["labels"]
     write_sheet(project, ["one"], polarity={"one": "bright"}, **given)
-    status, said = run(project, "--", LABELS)
+    status, said = run(project)
     assert status == 0, said
     np.testing.assert_array_equal(read_volume(project / LABELS).data, labels == 9)
     table = read_table(project / "results" / "one" / "clusters.csv")
     assert table["component"].tolist() == [9]
+    # Densities and scores are those of what was looked at.
+    (counts,) = read_table(project / "results" / "counts.csv").to_dict("records")
+    assert counts["volume_micrometre3"] == pytest.approx(16 * 48 * 40 * VOXEL_SIZE**3 * 1e-12)
+    assert read_table(project / "results" / "groups.csv")["count"].tolist() == [1]
+    scores = read_table(project / "results" / "evaluation.csv").set_index("metric")["value"]
+    assert scores["instance_f1"] == scores["voxel_recall"] == 1
+    # The end of the mask cuts it then.
+    mask[:, :, 30:] = 0
+    write_mrc(project / "data" / "mask.mrc", Volume(mask, VOXEL_SIZE))
+    status, said = run(project, "--", "results/groups.csv", "results/evaluation.csv")
+    assert status == 0, said
+    assert read_table(project / "results" / "census.csv")["touches_border"].tolist() == [True]
+    assert read_table(project / "results" / "groups.csv")["count_whole"].tolist() == [0]
 
 
 def write_pyramid(path, data):

@@ -387,6 +387,7 @@ def tell_results():
         "report": "results/report.html",
         "instance tables": "results/census.csv",
         "counts": "results/counts.csv",
+        "groups": "results/groups.csv",
         "scores": "results/evaluation.csv",
         "segmenter": "models/segmenter/model.json",
         "classifier": "models/classifier/model.json",

@@ -2,8 +2,10 @@
 
 
 rule measure:
-    """REQUIRED INPUT: labels, clusters, classes. OUTPUT: the instance table."""
+    """REQUIRED INPUT: tomogram, labels, clusters, classes. OUTPUT: the instance table."""
     input:
+        unpack(named_files(mask=sample_files("mask"))),
+        tomogram=sample_files("path"),
         labels="results/{tomogram}/labels.mrc",
         clusters="results/{tomogram}/clusters.csv",
         classes="results/{tomogram}/classes.csv",
@@ -17,22 +19,25 @@ rule measure:
         "../../envs/measure.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000, 12),
+        mem_mb=memory(1000, 16),
         runtime=minutes(20, 40),
     params:
         script=script("measure"),
+        files=options("mask"),
         settings=section("measure"),
         group=lambda wildcards: sample_of(wildcards).group,
+        content=contents("path", "mask"),
         code=code("measure"),
     shell:
-        "python {params.script:q} --labels {input.labels:q} --clusters {input.clusters:q}"
+        "python {params.script:q} --tomogram {input.tomogram:q} {params.files:q}"
+        " --labels {input.labels:q} --clusters {input.clusters:q}"
         " --classes {input.classes:q} --inspected {input.inspected:q}"
         " --settings {params.settings:q} --group={params.group:q} --instances {output.instances:q}"
         " --record {output.record:q} --log {log:q}"
 
 
 rule census:
-    """REQUIRED INPUT: all instance tables. OUTPUT: one table of all, counts and densities."""
+    """REQUIRED INPUT: all instance tables. OUTPUT: one table of all, counts and densities, groups."""
     input:
         instances=of_all("results/{tomogram}/instances.csv"),
         inspected=of_all("results/{tomogram}/input.json"),
@@ -49,6 +54,12 @@ rule census:
             caption="../report/counts.rst",
             category="Census",
             labels={"table": "counts"},
+        ),
+        groups=report(
+            "results/groups.csv",
+            caption="../report/groups.rst",
+            category="Census",
+            labels={"table": "groups"},
         ),
     log:
         "logs/census.log",
@@ -67,7 +78,8 @@ rule census:
         code=code("census"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --csv {output.csv:q}"
-        " --parquet {output.parquet:q} --counts {output.counts:q} --log {log:q}"
+        " --parquet {output.parquet:q} --counts {output.counts:q}"
+        " --groups {output.groups:q} --log {log:q}"
 
 
 rule evaluate:
@@ -92,7 +104,7 @@ rule evaluate:
         truth=[
             content(getattr(SAMPLES[name], column))
             for name in with_column("ground_truth")
-            for column in ("ground_truth", "ground_truth_classes", "annotation")
+            for column in ("ground_truth", "ground_truth_classes", "annotation", "mask")
             if getattr(SAMPLES[name], column)
         ],
         code=code("evaluate"),

@@ -3,7 +3,7 @@
 import _stage
 
 from tomocensus.atomic import write_table
-from tomocensus.census import census, write_census
+from tomocensus.census import census, compare_groups, write_census
 from tomocensus.provenance import read_json
 from tomocensus.samples import read_samples
 from tomocensus.tables import read_table
@@ -16,11 +16,17 @@ def main(arguments):
     tables = [read_table(f"results/{name}/instances.csv") for name in names]
     # The sheet's group counts: input.json is not written anew where only the group changes.
     facts = [
-        {**read_json(f"results/{name}/input.json"), "group": samples[name].group} for name in names
+        {
+            **read_json(f"results/{name}/input.json"),
+            **read_json(f"results/{name}/measure.json")["facts"],
+            "group": samples[name].group,
+        }
+        for name in names
     ]
     instances, counts = census(tables, facts)
     write_census(instances, arguments.csv, arguments.parquet)
     write_table(arguments.counts, counts)
+    write_table(arguments.groups, compare_groups(counts))
 
 
 options = _stage.parser(__doc__)
@@ -28,4 +34,5 @@ options.add_argument("--sheet", required=True)
 options.add_argument("--csv", required=True)
 options.add_argument("--parquet", required=True)
 options.add_argument("--counts", required=True)
+options.add_argument("--groups", required=True)
 _stage.run(options, main)

@@ -11,6 +11,7 @@ from tomocensus.evaluate import COLUMNS, evaluate_tomogram
 from tomocensus.io import read_volume
 from tomocensus.samples import read_annotation, read_samples
 from tomocensus.tables import read_known_classes, read_table
+from tomocensus.volume import looked_in
 
 
 def named_truth(examples, name, truth, facts):
@@ -28,6 +29,11 @@ def score(name, sample, examples):
     facts = _stage.inspected(folder / "input.json")
     shape, size = tuple(facts["shape"]), facts["voxel_size"]
     truth = read_annotation(sample.ground_truth, shape, "ground truth", size)
+    if sample.mask:
+        # Nothing is looked for elsewhere, and what is cut is cut on both sides.
+        mask = read_volume(sample.mask, voxel_size=size).data
+        for z, section in enumerate(truth):
+            section[~looked_in(mask[z])] = 0
     excluded = []
     if sample.annotation:
         annotation = read_annotation(sample.annotation, shape, voxel_size=size)

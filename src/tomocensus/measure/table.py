@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 from scipy import ndimage
@@ -21,6 +23,7 @@ def measure(
     tomogram: str = "",
     group: str = "",
     contact_distance: float = 100.0,
+    cut: Collection[int] = (),
 ) -> pd.DataFrame:
     """Measure every instance of a labelmap.
 
@@ -38,6 +41,9 @@ def measure(
         Written into every row.
     contact_distance : float
         Surfaces no farther apart than this are in contact, Å.
+    cut : collection of int
+        Objects that end where nothing was looked for (:func:`tomocensus.measure.extent`): they
+        count as touching the border.
 
     Returns
     -------
@@ -54,6 +60,8 @@ def measure(
         surfaces.append(surface_voxels(mask) + corner)
     table = pd.DataFrame(rows, columns=["instance"] if not rows else None)
     numbers = table["instance"].to_numpy(dtype=int)
+    if len(table):
+        table["touches_border"] |= table["instance"].isin(list(cut))
     near, distance, contacts = neighbours(surfaces, contact_distance / voxel_size)
     table["nearest_instance"] = pd.array(
         [numbers[j] if j >= 0 else None for j in near], dtype="Int64"

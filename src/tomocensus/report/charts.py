@@ -11,6 +11,8 @@ _WIDTH = 520
 _LEFT = 70
 # Letters of a bar's name that there is room for.
 _LETTERS = 22
+# Dots in a row of a chart, spread over the values; more only cover each other.
+_DOTS = 150
 
 
 def _number(value: float, span: float | None = None) -> str:
@@ -41,19 +43,17 @@ def bars(rows: list[tuple], label: str) -> str:
     Parameters
     ----------
     rows : list of tuple
-        Name, value and colour (CSS); what stands after the value, if anything.
+        Name, value and colour (CSS).
     label : str
         What the chart shows, for screen readers.
     """
     top = max((row[1] for row in rows), default=0) or 1
-    longest = 170 if any(len(row) > 3 for row in rows) else 250
     parts = []
-    for i, (name, value, colour, *more) in enumerate(rows):
+    for i, (name, value, colour) in enumerate(rows):
         y = i * 26
-        # Names differ at their ends as often as at their beginnings.
-        short = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 10]}…{name[-9:]}"
-        length = longest * value / top
-        text = escape(" ".join([_number(value), *more]))
+        short = _short(name)
+        length = 250 * value / top
+        text = _number(value)
         whole = f"<title>{escape(name)}: {text}</title>"
         parts.append(
             f'<text x="180" y="{y + 17}" text-anchor="end">{whole}{escape(short)}</text>'
@@ -62,6 +62,78 @@ def bars(rows: list[tuple], label: str) -> str:
             f'<text x="{196 + length:.1f}" y="{y + 17}">{text}</text>'
         )
     return svg("".join(parts), max(26 * len(rows), 10), label)
+
+
+def _short(name: str) -> str:
+    """Return a name that fits beside a chart."""
+    # Names differ at their ends as often as at their beginnings.
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 10]}…{name[-9:]}"
+
+
+def dots(rows: list[tuple], colour: str, label: str, unit: str, zero: bool = True) -> str:
+    """Draw a row of dots for each group, with its mean; values that are no numbers are left out.
+
+    Parameters
+    ----------
+    rows : list of tuple
+        Name and values.
+    colour : str
+        CSS.
+    label : str
+        What the chart shows, for screen readers.
+    unit : str
+        Below the axis.
+    zero : bool
+        Whether the axis begins at 0.
+    """
+    clean = [(name, np.sort([v for v in values if np.isfinite(v)])) for name, values in rows]
+    every = np.concatenate([values for _, values in clean]) if clean else np.zeros(0)
+    if not every.size:
+        return ""
+    low, high = (0.0 if zero else float(every.min())), float(every.max())
+    # Rounding is no range.
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        low, high = (0.0, high or 1.0) if zero else (low - 0.5, high + 0.5)
+
+    def place(value):
+        return 195 + 180 * (value - low) / (high - low)
+
+    parts = []
+    for i, (name, values) in enumerate(clean):
+        y = 38 * i + 19
+        n, text = f"n = {values.size:,}", "–"
+        if values.size:
+            spread = float(values.std(ddof=1)) if values.size > 1 else 0.0
+            text = _number(float(values.mean()), spread)
+            text += f" ± {_number(spread, spread)}" if values.size > 1 else ""
+        whole = f"<title>{escape(name)}: {text} ({n})</title>"
+        parts.append(
+            f'<text x="180" y="{y - 1}" text-anchor="end">{whole}{escape(_short(name))}</text>'
+            f'<text class="small" x="180" y="{y + 14}" text-anchor="end">{n}</text>'
+            f'<text x="385" y="{y + 5}">{text}</text>'
+        )
+        shown = np.unique(np.linspace(0, values.size - 1, min(values.size, _DOTS)).astype(int))
+        for k, value in enumerate(values[shown] if values.size else ()):
+            # Up and down in turn, by the golden section, so that equal ones are seen.
+            at = y + 16 * ((k * 0.618034 + 0.5) % 1 - 0.5)
+            parts.append(
+                f'<circle cx="{place(value):.1f}" cy="{at:.1f}" r="4" fill="{colour}" '
+                'fill-opacity="0.75"/>'
+            )
+        if values.size:
+            x = place(values.mean())
+            parts.append(
+                f'<line class="mean" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 13}" y2="{y + 13}"/>'
+            )
+    bottom = 38 * len(clean) + 4
+    parts.append(f'<line x1="190" x2="380" y1="{bottom}" y2="{bottom}"/>')
+    for value in (low, high):
+        parts.append(
+            f'<text x="{place(value):.0f}" y="{bottom + 16}" text-anchor="middle">'
+            f"{_number(value, high - low)}</text>"
+        )
+    parts.append(f'<text x="285" y="{bottom + 32}" text-anchor="middle">{escape(unit)}</text>')
+    return svg("".join(parts), bottom + 38, label)
 
 
 def histogram(values, colour: str, title: str, unit: str, limits=None, bins: int = 20) -> str:

@@ -237,13 +237,12 @@ def _charts(instances: pd.DataFrame, counts: pd.DataFrame | None, colours: dict)
     order = instances["class"].value_counts()
     bars = [(name, int(n), css(colours[name])) for name, n in order.items()]
     figures = [f"<figure><h3>Instances per class</h3>{charts.bars(bars, 'counts')}</figure>"]
-    figures += _by_group(instances, counts, order.index[:_CHARTED], colours)
+    figures += _by_group(counts, order.index[:_CHARTED], colours)
     if "equivalent_diameter_angstrom" in instances:
-        for name in order.index[:_CHARTED]:
-            size = instances.loc[instances["class"] == name, "equivalent_diameter_angstrom"] / 10
-            heading = f"Size of {name}"
-            drawn = charts.histogram(size, css(colours[name]), heading, "equivalent diameter, nm")
-            figures.append(f"<figure>{drawn}</figure>" if drawn else "")
+        figures += [
+            _sizes(instances[instances["class"] == name], name, css(colours[name]))
+            for name in order.index[:_CHARTED]
+        ]
     if "confidence" in instances:
         drawn = charts.histogram(
             instances["confidence"], "#0072b2", "Confidence of the class", "confidence", (0, 1)
@@ -252,10 +251,26 @@ def _charts(instances: pd.DataFrame, counts: pd.DataFrame | None, colours: dict)
     return f'<div class="grid">{"".join(figures)}</div>'
 
 
-def _by_group(instances: pd.DataFrame, counts, classes, colours: dict) -> list[str]:
-    """Return a chart of each class that compares the groups; none where there is one group.
+def _sizes(part: pd.DataFrame, name: str, colour: str) -> str:
+    """Return the histogram of the diameters of a class; what is cut has no size."""
+    whole = part
+    if "touches_border" in part:
+        whole = part[~part["touches_border"].eq(True)]
+    heading, left = f"Size of {name}", len(part) - len(whole)
+    size = whole["equivalent_diameter_angstrom"] / 10
+    drawn = charts.histogram(size, colour, heading, "equivalent diameter, nm")
+    if not left:
+        return f"<figure>{drawn}</figure>" if drawn else ""
+    # Of a class that is always cut it is told why there is no chart.
+    drawn = drawn or f"<h3>{escape(heading)}</h3>"
+    told = f"{'all' if left == len(part) else 'without'} {left:,} at the border, which may be cut"
+    return f"<figure>{drawn}<figcaption>{told}</figcaption></figure>"
 
-    The table of counts knows groups without objects.
+
+def _by_group(counts, classes, colours: dict) -> list[str]:
+    """Return charts of each class that compare the groups; none where there is one group.
+
+    A dot is a tomogram, also one without such objects: objects of one tomogram are no repeats.
     """
     if counts is None or not {"group", "class", "count"} <= set(counts) or not len(counts):
         return []
@@ -263,21 +278,27 @@ def _by_group(instances: pd.DataFrame, counts, classes, colours: dict) -> list[s
     if groups.nunique() < 2:
         return []
     kinds = counts["class"].astype(str).replace("", "unknown")
-    total = pd.to_numeric(counts["count"]).groupby([kinds, groups]).sum()
-    sizes = {}
-    if {"group", "equivalent_diameter_angstrom"} <= set(instances):
-        both = instances.groupby(["class", "group"])
-        sizes = (both["equivalent_diameter_angstrom"].median() / 10).dropna().to_dict()
+    shown = [
+        ("density_per_micrometre3", "{} by group", 1, "objects per µm³", True),
+        ("diameter_mean_angstrom", "Size of {} by group", 0.1, "mean diameter, nm", False),
+    ]
+    if "density_per_micrometre3" not in counts:
+        shown[0] = ("count", "{} by group", 1, "objects", True)
     figures = []
     for kind in classes:
-        bars = []
-        for group in sorted(groups.unique()):
-            row = (group or "no group", int(total.get((kind, group), 0)), css(colours[kind]))
-            size = sizes.get((kind, group))
-            bars.append(row if size is None else (*row, f"({size:,.1f} nm)"))
-        drawn = charts.bars(bars, f"{kind} by group")
-        note = "<figcaption>objects (median diameter)</figcaption>" if sizes else ""
-        figures.append(f"<figure><h3>{escape(kind)} by group</h3>{drawn}{note}</figure>")
+        for column, heading, factor, unit, zero in shown:
+            if column not in counts:
+                continue
+            values = pd.to_numeric(counts[column], errors="coerce")[kinds == kind] * factor
+            parts = dict(tuple(values.groupby(groups[kinds == kind])))
+            rows = [(g or "no group", parts.get(g, ())) for g in sorted(groups.unique())]
+            title = heading.format(kind)
+            drawn = charts.dots(rows, css(colours[kind]), title, unit, zero)
+            if drawn:
+                figures.append(
+                    f"<figure><h3>{escape(title)}</h3>{drawn}"
+                    "<figcaption>a dot is a tomogram; their mean ± s.d.</figcaption></figure>"
+                )
     return figures
 
 
@@ -292,6 +313,8 @@ def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
         "group": ("group", None),
         "class": ("class", None),
         "count": ("count", 1),
+        "count_whole": ("whole", 1),
+        "volume_micrometre3": ("of µm³", 1),
         "density_per_micrometre3": ("per µm³", 1),
         "diameter_mean_angstrom": ("diameter, nm", 0.1),
         "diameter_sd_angstrom": ("± s.d.", 0.1),

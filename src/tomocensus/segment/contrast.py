@@ -11,14 +11,14 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.errors import InputError
-from tomocensus.padding import padding_value, without_data
+from tomocensus.padding import SAMPLE, padding_value, sampled, without_data
 from tomocensus.volume import Volume, release_pages
 
 CLIP = 5.0
 SAME_SCALE = 0.10
 
 
-def robust_contrast(data: np.ndarray, sample: int = 2_000_000) -> tuple[float, float, float | None]:
+def robust_contrast(data: np.ndarray, sample: int = SAMPLE) -> tuple[float, float, float | None]:
     """Return median, half the 16-84 % range (the standard deviation of noise), and padding's value.
 
     Gold beads and dark edges hold few voxels and do not move these. Padding with one value is left
@@ -31,11 +31,7 @@ def robust_contrast(data: np.ndarray, sample: int = 2_000_000) -> tuple[float, f
     sample : int
         About how many voxels are looked at, on a regular grid.
     """
-    step = max(1, round((data.size / sample) ** (1 / 3)))
-    values = np.asarray(data[step // 2 :: step, ::step, ::step]).ravel()
-    if values.size == 0:
-        values = np.asarray(data[:, ::step, ::step]).ravel()
-    values = values[np.isfinite(values)]
+    values = sampled(data, sample)
     if values.size == 0:
         raise InputError("the tomogram holds no finite value. Reconstruct it again.")
     padding = padding_value(data, values)
