@@ -3,9 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tomocensus.io import write_mrc
 from tomocensus.volume import Volume
+
+# Times of single examples say how busy the machine is, not whether something is right.
+settings.register_profile("without deadline", deadline=None)
+settings.load_profile("without deadline")
 
 
 @pytest.fixture

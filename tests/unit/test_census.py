@@ -13,7 +13,7 @@ from tomocensus.census import (
     write_census,
 )
 from tomocensus.errors import InputError
-from tomocensus.measure import measure
+from tomocensus.measure import COLUMNS, measure
 from tomocensus.tables import read_known_classes, read_table
 
 
@@ -42,6 +42,9 @@ def test_counts_and_densities(tmp_path):
     assert row.loc[("a", "v"), "density_per_micrometre3"] == pytest.approx(20)
     assert row.loc[("a", "v"), "diameter_mean_angstrom"] == pytest.approx(150)
     assert row.loc[("b", "m"), "count"] == 0
+    assert row.loc[("a", "v"), "volume_micrometre3"] == pytest.approx(0.1)
+    assert row.loc[("a", "v"), "diameter_sd_angstrom"] == pytest.approx(100 / np.sqrt(2))
+    assert set(counts["group"]) == {"g"}
     write_census(instances, tmp_path / "c.csv", tmp_path / "c.parquet")
     assert len(pd.read_parquet(tmp_path / "c.parquet")) == len(pd.read_csv(tmp_path / "c.csv"))
 
@@ -85,6 +88,13 @@ def test_document_lists_every_column(heading, columns):
     assert [line for line in lines if line.startswith("| `")] == [
         f"| `{name}` | {text} |" for name, text in columns.items()
     ]
+
+
+def test_a_data_set_without_objects_has_tables_with_columns():
+    facts = [{"tomogram": "a", "group": "", "analysed_voxels": 729, "voxel_size": 10.0}]
+    instances, counts = census([measure(np.zeros((9, 9, 9), int), 10.0, (0, 0, 0))], facts)
+    assert (len(instances), list(instances.columns)) == (0, list(COLUMNS))
+    assert (len(counts), list(counts.columns)) == (0, list(COUNT_COLUMNS))
 
 
 def test_a_table_read_again_has_names_as_text_and_numbers_as_numbers(tmp_path):

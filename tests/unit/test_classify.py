@@ -526,7 +526,7 @@ def test_a_head_survives_the_disk_and_repeats_exactly(tmp_path):
     pd.testing.assert_frame_equal(apply_head(load_model(tmp_path / "one"), known), direct)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.floats(-500, 500), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_softmax_sums_to_one_for_any_logits(rows):
     chances = softmax(np.array(rows))

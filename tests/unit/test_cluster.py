@@ -248,7 +248,7 @@ def test_threads_do_not_change_anything():
     assert one.table.equals(two.table)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.integers(0, 10**6),
     st.sampled_from([0.5, 0.0, "auto"]),
@@ -276,7 +276,7 @@ def test_threads_slabs_and_files_do_not_change_anything(seed, threshold, kind, p
     assert plain.facts == found.facts
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.floats(0.2, 0.8), st.tuples(*[st.integers(1, 14)] * 3))
 def test_holes_of_planes_are_those_that_no_way_leads_out_of(seed, density, shape):
     mask = np.random.default_rng(seed).random(shape) < density
@@ -293,7 +293,7 @@ def test_smoothing_by_boxes_is_the_same_as_of_the_whole(depth):
         np.testing.assert_array_equal(smooth_box(data, box, 1.0), whole[box])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.floats(0.05, 0.6), st.booleans())
 def test_voxels_are_accounted_for(seed, density, fill):
     mask = np.random.default_rng(seed).random((9, 10, 11)) < density
@@ -435,7 +435,7 @@ def test_objects_of_a_labelmap_end_at_the_mask(inside):
     assert list(result.table["voxels"]) == [8]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["int16", "uint8", "int64", "float32"]))
 def test_labelmaps_are_numbered_anew_in_the_order_of_their_numbers(seed, dtype):
     rng = np.random.default_rng(seed)

@@ -21,7 +21,7 @@ from tomocensus.cluster.levels import (
 from tomocensus.distances import distance_inside
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from cluster_scenes import ball, dense_scene, f1, sponge
+from cluster_scenes import ball, dense_scene, f1, shell, sponge
 from cluster_scenes import ragged as as_predicted
 
 SMALL = ClusterParameters(minimum_volume=200)
@@ -50,6 +50,29 @@ def test_balls_bridged_at_a_low_level_part():
         found = np.zeros(chance.shape, bool)
         found[piece.box] = piece.mask
         assert np.count_nonzero(found & expected) > 0.8 * np.count_nonzero(found | expected)
+
+
+def test_balls_far_apart_in_haze_have_no_neck():
+    chance = np.full((22, 22, 60), 0.6, np.float32)
+    chance[ball(chance.shape, (11, 11, 12), 7) | ball(chance.shape, (11, 11, 47), 7)] = 0.98
+    pieces = part_by_levels(chance >= 0.35, (0, 0, 0), 1, chance, SMALL, 200)
+    assert [(piece.origin, piece.neck_ratio) for piece in pieces] == [("split", 0.0)] * 2
+    (alone,) = part_by_levels(chance[..., :30] >= 0.35, (0, 0, 0), 1, chance[..., :30], SMALL, 200)
+    assert (alone.origin, alone.neck_ratio) == ("whole", 1.0)
+
+
+@pytest.mark.parametrize("fill", [True, False])
+def test_shells_in_haze_are_filled_where_that_is_wanted(fill):
+    chance = np.full((30, 30, 30), 0.5, np.float32)
+    chance[shell(chance.shape, (15, 15, 15), 12, 3)] = 0.98
+    chance[ball(chance.shape, (15, 15, 15), 9)] = 0.1
+    given = (chance >= 0.35, (0, 0, 0), 1, chance, replace(SMALL, fill=fill), 200)
+    best = max(part_by_levels(*given), key=lambda piece: piece.voxels)
+    lumen = np.zeros(chance.shape, bool)
+    lumen[best.box] = best.mask
+    assert lumen[15, 15, 15] == fill
+    assert best.fill == ("slices" if fill else "none")
+    assert best.filled_voxels == fill * np.count_nonzero(chance < 0.35)
 
 
 def test_candidates_are_found_at_every_level_and_scored():

@@ -72,7 +72,7 @@ def test_every_object_voxel_has_a_region_and_no_other_has():
     assert np.array_equal(np.unique(regions), np.arange(regions.max() + 1))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.permutations([0, 1, 2]), st.lists(st.booleans(), min_size=3, max_size=3))
 def test_equal_weights_give_the_same_regions_turned_and_mirrored(order, mirrored):
     labels, edges = row(0.2)

@@ -88,7 +88,7 @@ def test_analytic_suite_of_voxels_that_are_no_cubes(edges):
     assert len(failed) <= 0.05 * total, failed
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.tuples(*[st.sampled_from([1.0, 1.3, 2.0, 3.5])] * 3))
 def test_on_the_grid_of_cubes_every_voxel_is_as_it_was(seed, aspect):
     aspect = tuple(a / min(aspect) for a in aspect)
@@ -123,7 +123,11 @@ def test_bends_tapers_and_branches_never_cut(name):
     assert parts == 1
     for seed in range(2):
         mask = draw_solid(solid, 15_000, noise=0.6, seed=seed)
-        assert len(cluster(mask, 1.0, ClusterParameters(minimum_volume=500)).table) == 1
+        table = cluster(mask, 1.0, ClusterParameters(minimum_volume=500)).table
+        assert len(table) == 1
+        # Of what was taken apart and put together again, nothing is doubtful.
+        assert table["origin"][0] != "split"
+        assert table["neck_ratio"][0] == table["score"][0] == 1
 
 
 @pytest.mark.parametrize("percent", [0, 10, 20, 30, 40])
@@ -171,7 +175,7 @@ def test_real_membranes_stay_whole(name, label):
     assert len(table) == np.count_nonzero(voxels >= parameters.minimum_volume / 14.08**3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.floats(0.02, 0.5), st.integers(1, 12))
 def test_slabs_give_the_very_same_components(seed, density, slab):
     mask = np.random.default_rng(seed).random((11, 9, 10)) < density
@@ -182,7 +186,7 @@ def test_slabs_give_the_very_same_components(seed, density, slab):
     np.testing.assert_array_equal(out, whole)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     st.integers(0, 1000),
     st.sampled_from(["solid", "caps", "mixed"]),

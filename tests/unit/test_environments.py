@@ -203,7 +203,7 @@ def test_documented_defaults_are_the_schemas():
 def test_links_between_documents_lead_somewhere():
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "config" / "README.md"]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text("utf-8")):
-            assert (page.parent / target).exists() or target.endswith(".png"), (page.name, target)
+            assert (page.parent / target).exists(), (page.name, target)
 
 
 def test_version_is_the_same_everywhere():

@@ -1,4 +1,6 @@
+import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,28 @@ def test_voxel_scores_by_hand_and_excluded_slice():
     predicted[0, 0, :2] = 90
     assert voxel_scores(predicted, truth)["dice"] == pytest.approx(2 * 2 / (2 + 8))
     assert voxel_scores(predicted, truth, [1])["recall"] == pytest.approx(0.5)
+
+
+@given(
+    arrays(np.int8, (3, 2, 3), elements=st.sampled_from([0, 29, 30, 31, 50, 100])),
+    arrays(np.int8, (3, 2, 3), elements=st.sampled_from([-1, 0, 1, 7])),
+    st.sets(st.integers(0, 2)),
+    st.sampled_from([0.3, 0.5]),
+)
+def test_voxel_scores_are_those_of_counting(per_cent, truth, excluded, threshold):
+    both = ours = true = 0
+    for place in np.ndindex(truth.shape):
+        if place[0] not in excluded and truth[place] >= 0:
+            found, there = per_cent[place] > 100 * threshold, truth[place] > 0
+            both, ours, true = both + (found and there), ours + found, true + there
+    parts = {"dice": (2 * both, ours + true), "iou": (both, ours + true - both)}
+    parts |= {"precision": (both, ours), "recall": (both, true)}
+    expected = {name: a / b if b else np.nan for name, (a, b) in parts.items()}
+    # A float of 0.3 may lie to either side of a threshold of 0.3.
+    chance = np.where(per_cent == 30, 0.29, per_cent / 100)
+    for predicted in (per_cent, per_cent > 100 * threshold, chance):
+        scores = voxel_scores(predicted, truth, excluded, threshold)
+        assert scores == pytest.approx(expected, nan_ok=True)
 
 
 def test_instance_scores_by_hand():
@@ -99,6 +123,44 @@ def test_class_scores():
     scores = class_scores([(1, 1), (2, 2), (3, 3)], {1: "a", 2: "b"}, {1: "a", 2: "a", 3: "b"})
     assert scores["accuracy"] == pytest.approx(1 / 3)
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    assert scores["confusion"].loc["a"].to_dict() == {"a": 1, "b": 1, "unknown": 0}
+    none = class_scores([], {1: "a"}, {1: "a"})
+    assert np.isnan([none["accuracy"], none["macro_f1"]]).all()
+
+
+def test_balls_are_drawn_where_their_surfaces_say():
+    random = np.random.default_rng(1)
+    unit = random.normal(size=(2, 900, 3))
+    unit /= np.linalg.norm(unit, axis=2, keepdims=True)
+    # They overlap: the middle between two of one size parts them.
+    centres, radius = np.array([[14, 16, 15], [14, 16, 29]]), 8.3
+    points = (centres[:, None] + radius * unit).reshape(-1, 3)
+    inside_other = np.linalg.norm(points - np.repeat(centres[::-1], 900, axis=0), axis=1) < 12
+    _, labels = sphere_truth(points[~inside_other], (29, 33, 44))
+    places = np.moveaxis(np.indices(labels.shape), 0, -1)
+    away = np.linalg.norm(places[..., None, :] - centres, axis=-1)
+    expected = np.where(away.min(axis=-1) < radius, 1 + away.argmin(axis=-1), 0)
+    even = away[..., 0] == away[..., 1]
+    assert np.array_equal(np.where(even, 0, labels), np.where(even, 0, expected))
+
+
+def test_every_metric_is_told_and_stands_in_the_document():
+    truth = np.zeros((3, 6, 6), int)
+    truth[:, :3], truth[:, 3:, 3:] = 1, 2
+    found = np.where(truth == 1, 5, 0)
+    classes = {1: "a", 2: "b"}
+    rows = evaluate_tomogram(
+        "t", found, truth, None, classes, {5: "b"}, excluded_slices=[1, 1, 0], excluded_truth={1}
+    )
+    values = rows.set_index("metric")["value"]
+    page = Path(__file__).parents[2] / "docs" / "evaluation.md"
+    told = re.findall(r"`([a-z]+_[a-z0-9_]+)`", page.read_text("utf-8").split("## Incomplete")[0])
+    assert sorted(values.index) == sorted(told)
+    assert set(rows["note"]) == {"without annotated slices [0, 1]"}
+    assert (values["instances_truth"], values["instance_predicted"]) == (2, 1)
+    assert values["voxel_recall"] == pytest.approx(18 / 27)
+    # The one that was found taught the classifier.
+    assert np.isnan(values["class_accuracy"])
 
 
 def test_sphere_truth_finds_spheres_and_perfect_labels_score_one():

@@ -204,7 +204,7 @@ def test_missing_and_unknown(tmp_path):
 # MRC: writing
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     data=st.sampled_from(["i1", "i2", "u2", "f2", "f4"]).flatmap(
         lambda dtype: hnp.arrays(

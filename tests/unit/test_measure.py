@@ -66,7 +66,7 @@ def test_neighbours_equal_brute_force():
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1.0, 3.5, 12.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_neighbours_are_those_of_all_pairs(seed, contact):
     rng = np.random.default_rng(seed)
     side, surfaces = rng.integers(5, 80), []
@@ -160,7 +160,7 @@ def test_document_lists_every_column():
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.tuples(*[st.integers(1, 9)] * 3))
 def test_moments_are_those_of_the_voxels(seed, shape):
     mask = np.random.default_rng(seed).random(shape) < 0.5

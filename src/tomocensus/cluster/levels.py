@@ -130,9 +130,9 @@ def part_by_levels(
     pieces = []
     for one in (found[index] for index in chosen):
         place = tuple(a.start + b.start for a, b in zip(one.box, wide, strict=True))
-        origin = "split" if len(chosen) > 1 else "whole"
+        origin, neck = ("split", one.neck) if len(chosen) > 1 else ("whole", 1.0)
         fill = "slices" if one.gained else "none"
-        given = (one.mask, one.solidity, origin, number, one.neck, fill, one.gained)
+        given = (one.mask, one.solidity, origin, number, neck, fill, one.gained)
         pieces.append(Piece(place, *given))
     return pieces
 
@@ -226,7 +226,7 @@ class _Unions(Basins):
         voxels = self.looked[label] = int(self.voxels[label])
         if voxels >= self.smallest and reaches_solidity(self.points(label), voxels, SOLID):
             necks = [self.ratio(label, other) for other in self.saddle[label]]
-            self.seen.append((list(self.members[label]), float(max(necks, default=1.0))))
+            self.seen.append((list(self.members[label]), float(max(necks, default=0.0))))
 
 
 def unions_of(depth, smallest=1.0) -> Iterator[tuple[np.ndarray, tuple, float]]:
@@ -242,7 +242,8 @@ def unions_of(depth, smallest=1.0) -> Iterator[tuple[np.ndarray, tuple, float]]:
     Yields
     ------
     tuple
-        Mask in its box, the box, and the widest neck to a neighbour over the thinner one's width.
+        Mask in its box, the box, and the widest neck to a neighbour over the thinner one's width,
+        0 where there is none.
     """
     basins, count = find_basins(depth)
     if not count:

@@ -60,7 +60,8 @@ def split_at_necks(mask, solidity=0.98, neck=0.8, edge=None, smallest=1.0):
     parts : numpy.ndarray
         int32 labels 1..N of the parts.
     necks : dict
-        Ratio of the widest neck by which each part touches another, 1 for a whole component.
+        Ratio of the widest neck by which each part touches another, 0 where none does; 1 for a
+        whole component.
     origins : dict
         ``whole``, ``split`` or ``merged`` for each part.
     """
@@ -541,10 +542,12 @@ class Basins:
         """Return labels 1..N, widest neck and origin of each."""
         number = np.zeros(len(self.voxels), np.int32)
         necks, origins = {}, {}
+        # Of parts that smoothing took off, no neck was cut.
+        none = 1.0 if len(self.members) == 1 else 0.0
         for new, old in enumerate(sorted(self.members), start=1):
             number[self.members[old]] = new
             ratios = [self.ratio(old, other) for other in self.saddle[old]]
-            necks[new] = float(max(ratios, default=1.0))
+            necks[new] = float(max(ratios, default=none))
             joined = "merged" if len(self.members[old]) > 1 else "whole"
             origins[new] = "split" if len(self.members) > 1 else joined
         return number[self.basins], necks, origins

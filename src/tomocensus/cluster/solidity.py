@@ -175,4 +175,4 @@ def digital_solidity(mask: np.ndarray) -> float:
     if not voxels:
         return 0.0
     count, _ = lattice_hull(row_extremes(mask))
-    return min(1.0, voxels / max(count, 1))
+    return min(1.0, voxels / count)

@@ -157,7 +157,9 @@ def describe(
 
     found = for_each(measure, len(pieces), threads, labels, objects, probability)
     found = np.array(found, float).reshape(-1, 4)
-    voxels = found[:, 0].astype(np.int64)
+    voxels, own = found[:, :2].astype(np.int64).T
+    # Of what is seen: what lies inside another object is painted over that one's filling.
+    gained = voxels - own
     table = pd.DataFrame(
         {
             "instance": np.arange(1, len(pieces) + 1),
@@ -167,15 +169,17 @@ def describe(
             "origin": [piece.origin for piece in pieces],
             "component": [piece.component for piece in pieces],
             "neck_ratio": [piece.neck_ratio for piece in pieces],
-            "fill": [piece.fill for piece in pieces],
-            "filled_voxels": [piece.filled_voxels for piece in pieces],
+            "fill": [
+                piece.fill if some else "none" for piece, some in zip(pieces, gained, strict=True)
+            ],
+            "filled_voxels": gained,
             "touches_border": found[:, 3] > 0,
-            "mean_probability": found[:, 2] / np.maximum(found[:, 1], 1) / scale,
+            "mean_probability": found[:, 2] / np.maximum(own, 1) / scale,
         }
     )
     # A cut through a wide neck is a doubtful one: half the score at a ratio of 1.
     doubt = np.where(table["origin"] == "split", 0.5 * table["neck_ratio"].clip(0, 1), 0.0)
     table["score"] = table["mean_probability"] * (1 - doubt)
     table = table[list(COLUMNS)]
-    table.attrs["object_voxels"] = int(found[:, 1].sum())
+    table.attrs["object_voxels"] = int(own.sum())
     return table

@@ -387,7 +387,7 @@ def _splits(pictures: dict[str, dict]) -> str:
                 f'src="data:image/png;base64,{escape(split[when])}">'
                 for when in ("before", "after")
             )
-            neck = f"neck {split['neck_ratio']:.2f}" if split["neck_ratio"] else "by its outline"
+            neck = f"neck {split['neck_ratio']:.2f}" if split["neck_ratio"] else "no neck"
             cards.append(
                 f'<li><span class="pair">{images}</span>'
                 f"<span>{escape(str(name))} #{int(split['instance'])}</span>"
