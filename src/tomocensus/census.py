@@ -153,7 +153,7 @@ def _type(column: str) -> str:
         return "string"
     if column == "touches_border":
         return "bool"
-    if column == "nearest_instance":
-        return "Int64"  # an object alone has none
+    if column in ("nearest_instance", "inside_instance"):
+        return "Int64"  # not all have one
     whole = column in ("instance", "contacts") or column.startswith("box_")
     return "int64" if whole else "float64"

@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 
 from tomocensus.measure import COLUMNS, extent, measure
 from tomocensus.measure.neighbours import neighbours
+from tomocensus.measure.nesting import enclosing
 from tomocensus.measure.shape import moments
 from tomocensus.padding import looked_at
 
@@ -144,6 +145,47 @@ def test_padding_is_not_looked_at(value):
         wanted = np.zeros((60, 60), bool)
         wanted[30:, 12:] = True
         np.testing.assert_array_equal(inside, wanted, err_msg=str(z))
+
+
+def test_the_innermost_object_around_another_is_told():
+    shape = (40, 44, 60)
+    labels = np.zeros(shape, np.int32)
+    labels[ball(shape, (20, 22, 24), (17, 18, 20))] = 9
+    labels[ball(shape, (20, 22, 24), (11, 11, 11))] = 0  # its lumen
+    labels[ball(shape, (20, 22, 24), (8, 8, 8))] = 4
+    labels[ball(shape, (20, 22, 24), (2, 2, 2))] = 7
+    labels[20, 22, 40] = 3  # in the wall
+    labels[20, 22, 50] = 5  # beside it
+    labels[0:6, 30:44, 48:60], labels[0:3, 34:40, 50:56] = 11, 12  # cut open by the border
+    labels[30:38, 2:10, 48:58], labels[32:36, 4:8, 50:58] = 13, 14  # in a fold
+    table = measure(labels, 1.0, (0, 0, 0)).set_index("instance")
+    told = table["inside_instance"].dropna().to_dict()
+    assert told == {3: 9, 4: 9, 7: 4}
+    opened = labels.copy()
+    opened[20, 22, :24][opened[20, 22, :24] == 9] = 0
+    table = measure(opened, 1.0, (0, 0, 0)).set_index("instance")
+    assert table["inside_instance"].dropna().to_dict() == {3: 9, 7: 4}
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_inside_is_what_cannot_be_reached(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, rng.integers(3, 9, 3)) if seed % 2 else np.zeros((9, 9, 9), int)
+    for number in range(1, 1 + 5 * (seed % 2 == 0)):
+        low = rng.integers(0, 5, 3)
+        high = low + rng.integers(1, 9, 3)
+        box = tuple(slice(*pair) for pair in zip(low, high, strict=True))
+        labels[box] = number
+        if rng.random() < 0.7:
+            labels[tuple(slice(a + 1, b - 1) for a, b in zip(low, high, strict=True))] = 0
+    numbers = [n for n in np.unique(labels) if n]
+    hidden = {n: ndimage.binary_fill_holes(labels == n) & (labels != n) for n in numbers}
+    around = {n: [m for m in numbers if hidden[m][labels == n].all()] for n in numbers}
+    boxes = {n: box for n, box in enumerate(ndimage.find_objects(labels), 1) if box is not None}
+    # The innermost is itself in all the others.
+    wanted = {n: max(found, key=lambda m: len(around[m])) for n, found in around.items() if found}
+    assert enclosing(labels, boxes) == wanted
 
 
 def test_empty_labelmap_has_all_columns():

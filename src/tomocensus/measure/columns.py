@@ -51,4 +51,5 @@ COLUMNS: dict[str, str] = {
     "nearest_distance_angstrom": "surface-to-surface distance to it, Å; 0 when faces touch",
     "contacts": "number of objects no farther than the contact distance",
     "contact_instances": "their numbers, joined by `;`",
+    "inside_instance": "innermost object that surrounds it on all sides; empty without one",
 }

@@ -42,4 +42,4 @@ def extent(labels: np.ndarray, seen: Iterable[np.ndarray]) -> tuple[int, np.ndar
             found.append(np.unique(labels[z][below]))
         below = outside
     numbers = np.unique(np.concatenate(found))
-    return voxels, numbers[numbers != 0]
+    return int(voxels), numbers[numbers != 0]

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from tomocensus.measure.columns import COLUMNS
 from tomocensus.measure.neighbours import neighbours
+from tomocensus.measure.nesting import enclosing
 from tomocensus.measure.shape import ellipsoid_axes, moments, surface_area, surface_voxels
 from tomocensus.volume import voxel_to_angstrom
 
@@ -50,11 +51,12 @@ def measure(
     pandas.DataFrame
         The columns of `COLUMNS`, one row an instance, ascending.
     """
-    rows, surfaces = [], []
+    rows, surfaces, boxes = [], [], {}
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
             continue
         mask = labels[box] == number
+        boxes[number] = box
         corner = np.array([s.start for s in box])
         rows.append({"instance": number, **_one(mask, corner, labels.shape, voxel_size, offset)})
         surfaces.append(surface_voxels(mask) + corner)
@@ -69,6 +71,8 @@ def measure(
     table["nearest_distance_angstrom"] = distance * voxel_size
     table["contacts"] = np.array([len(found) for found in contacts], dtype=int)
     table["contact_instances"] = [";".join(str(numbers[j]) for j in found) for found in contacts]
+    around = enclosing(labels, boxes)
+    table["inside_instance"] = pd.array([around.get(n) for n in numbers], dtype="Int64")
     table = _join(table, clusters, {"solidity": None, "origin": "separation"} | _PROBABILITY)
     table = _join(table, classes, {"class": None, "confidence": None})
     table["tomogram"], table["group"] = tomogram, group
