@@ -104,7 +104,12 @@ rule evaluate:
         truth=[
             content(getattr(SAMPLES[name], column))
             for name in with_column("ground_truth")
-            for column in ("ground_truth", "ground_truth_classes", "annotation", "mask")
+            for column in (
+                "ground_truth",
+                "ground_truth_classes",
+                "annotation",
+                "mask",
+            )
             if getattr(SAMPLES[name], column)
         ],
         code=code("evaluate"),
