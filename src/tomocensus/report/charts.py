@@ -90,41 +90,16 @@ def dots(rows: list[tuple], colour: str, label: str, unit: str, zero: bool = Tru
     every = np.concatenate([values for _, values in clean]) if clean else np.zeros(0)
     if not every.size:
         return ""
-    low, high = (0.0 if zero else float(every.min())), float(every.max())
-    # Rounding is no range.
-    if high - low <= 1e-6 * max(abs(low), abs(high)):
-        low, high = (0.0, high or 1.0) if zero else (low - 0.5, high + 0.5)
+    low, high = float(every.min()), float(every.max())
+    low, high = (0.0, high or 1.0) if zero else _range(low, high)
 
     def place(value):
         return 195 + 180 * (value - low) / (high - low)
 
-    parts = []
-    for i, (name, values) in enumerate(clean):
-        y = 38 * i + 19
-        n, text = f"n = {values.size:,}", "–"
-        if values.size:
-            spread = float(values.std(ddof=1)) if values.size > 1 else 0.0
-            text = _number(float(values.mean()), spread)
-            text += f" ± {_number(spread, spread)}" if values.size > 1 else ""
-        whole = f"<title>{escape(name)}: {text} ({n})</title>"
-        parts.append(
-            f'<text x="180" y="{y - 1}" text-anchor="end">{whole}{escape(_short(name))}</text>'
-            f'<text class="small" x="180" y="{y + 14}" text-anchor="end">{n}</text>'
-            f'<text x="385" y="{y + 5}">{text}</text>'
-        )
-        shown = np.unique(np.linspace(0, values.size - 1, min(values.size, _DOTS)).astype(int))
-        for k, value in enumerate(values[shown] if values.size else ()):
-            # Up and down in turn, by the golden section, so that equal ones are seen.
-            at = y + 16 * ((k * 0.618034 + 0.5) % 1 - 0.5)
-            parts.append(
-                f'<circle cx="{place(value):.1f}" cy="{at:.1f}" r="4" fill="{colour}" '
-                'fill-opacity="0.75"/>'
-            )
-        if values.size:
-            x = place(values.mean())
-            parts.append(
-                f'<line class="mean" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 13}" y2="{y + 13}"/>'
-            )
+    parts = [
+        _row_of_dots(name, values, colour, 38 * i + 19, place)
+        for i, (name, values) in enumerate(clean)
+    ]
     bottom = 38 * len(clean) + 4
     parts.append(f'<line x1="190" x2="380" y1="{bottom}" y2="{bottom}"/>')
     for value in (low, high):
@@ -134,6 +109,40 @@ def dots(rows: list[tuple], colour: str, label: str, unit: str, zero: bool = Tru
         )
     parts.append(f'<text x="285" y="{bottom + 32}" text-anchor="middle">{escape(unit)}</text>')
     return svg("".join(parts), bottom + 38, label)
+
+
+def _row_of_dots(name: str, values: np.ndarray, colour: str, y: int, place) -> str:
+    """Draw name, number, dots and mean of sorted values; `place` tells where one lies along x."""
+    n, text = f"n = {values.size:,}", "–"
+    if values.size:
+        spread = float(values.std(ddof=1)) if values.size > 1 else 0.0
+        text = _number(float(values.mean()), spread)
+        text += f" ± {_number(spread, spread)}" if values.size > 1 else ""
+    parts = [
+        f'<text x="180" y="{y - 1}" text-anchor="end">'
+        f"<title>{escape(name)}: {text} ({n})</title>{escape(_short(name))}</text>"
+        f'<text class="small" x="180" y="{y + 14}" text-anchor="end">{n}</text>'
+        f'<text x="385" y="{y + 5}">{text}</text>'
+    ]
+    if not values.size:
+        return parts[0]
+    shown = np.unique(np.linspace(0, values.size - 1, min(values.size, _DOTS)).astype(int))
+    for k, value in enumerate(values[shown]):
+        # Up and down in turn, by the golden section, so that equal ones are seen.
+        at = y + 16 * ((k * 0.618034 + 0.5) % 1 - 0.5)
+        parts.append(
+            f'<circle cx="{place(value):.1f}" cy="{at:.1f}" r="4" fill="{colour}" '
+            'fill-opacity="0.75"/>'
+        )
+    x = place(values.mean())
+    parts.append(f'<line class="mean" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 13}" y2="{y + 13}"/>')
+    return "".join(parts)
+
+
+def _range(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of an axis; rounding is no range."""
+    same = high - low <= 1e-6 * max(abs(low), abs(high))
+    return (low - 0.5, high + 0.5) if same else (low, high)
 
 
 def histogram(values, colour: str, title: str, unit: str, limits=None, bins: int = 20) -> str:
@@ -153,10 +162,7 @@ def histogram(values, colour: str, title: str, unit: str, limits=None, bins: int
     values = values[np.isfinite(values)]
     if not values.size:
         return ""
-    low, high = limits or (float(values.min()), float(values.max()))
-    # Rounding is no range.
-    if high - low <= 1e-6 * max(abs(low), abs(high)):
-        low, high = low - 0.5, high + 0.5
+    low, high = _range(*(limits or (float(values.min()), float(values.max()))))
     counts, edges = np.histogram(values, bins=bins, range=(low, high))
     ends = [_number(edge, (high - low) / bins) for edge in edges]
     step = (_WIDTH - _LEFT - 40) / bins

@@ -70,8 +70,9 @@ def _pair(sample: Sample, kind: str) -> AnnotatedVolume:
     """Read one tomogram, inspected, and its annotation."""
     facts = inspect(sample)
     volume = read_volume(sample.path, facts["voxel_size"])
-    place = (sample.annotation, tuple(facts["shape"]))
-    annotation = read_annotation(*place, voxel_size=facts["voxel_size"])
+    annotation = read_annotation(
+        sample.annotation, tuple(facts["shape"]), voxel_size=facts["voxel_size"]
+    )
     return AnnotatedVolume(
         sample.tomogram, volume, annotation, facts["polarity"], kind, group=sample.group
     )
