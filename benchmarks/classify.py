@@ -57,6 +57,7 @@ EVEN = {
 # Å³: what is smaller does not become an instance.
 SMALLEST = ClusterParameters().minimum_volume
 SHIPPED = "encoder and features"
+NAMELESS = "the same, classes called like no kind"
 SEVEN = (
     "mitochondrion",
     "vesicle",
@@ -133,9 +134,9 @@ def draw(truth: pd.DataFrame, each: int, rng: np.random.Generator):
     return pd.concat(parts), second
 
 
-def head_guesses(known, examples, test, seed, encoder=None) -> pd.DataFrame:
+def head_guesses(known, examples, test, seed, encoder=None, base=None) -> pd.DataFrame:
     """Fit a head, apply it to the tomograms of the test; nothing is rejected."""
-    card, weights = fit_head(known, examples, encoder, seed)
+    card, weights = fit_head(known, examples, encoder, seed, base)
     head = Model({**card, "sha256": ""}, weights)
     guesses = pd.concat(
         apply_head(head, known[name], 0.0).assign(tomogram=name)
@@ -202,14 +203,15 @@ def summary(guesses: pd.DataFrame, by: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def unseen_kind(known, truth, draws: int, encoder) -> dict[str, float]:
+def unseen_kind(known, truth, draws: int, encoder, base) -> dict[str, float]:
     """Leave each class out of the examples; return how well `p_unknown` tells it (AUROC)."""
     result = {}
     for kind in sorted(truth["class"].unique()):
         scores = []
         for seed in range(draws):
             examples, test = draw(truth, 10, np.random.default_rng(seed))
-            guesses = head_guesses(known, examples[examples["class"] != kind], test, seed, encoder)
+            others = examples[examples["class"] != kind]
+            guesses = head_guesses(known, others, test, seed, encoder, base)
             new = guesses["class"] == kind
             if new.any() and not new.all():
                 scores.append(roc_auc_score(new, guesses["p_unknown"]))
@@ -218,14 +220,15 @@ def unseen_kind(known, truth, draws: int, encoder) -> dict[str, float]:
     return result
 
 
-def measure(found, truth, encoder, draws: int) -> pd.DataFrame:
+def measure(found, truth, encoder, base, draws: int) -> pd.DataFrame:
     """Return what all methods name the objects of one data set, by examples a class and draw."""
     no_embedding = {
         name: replace(part, embedding=part.embedding[:, :0]) for name, part in found["a"].items()
     }
     methods = {
-        SHIPPED: (partial(head_guesses, encoder=encoder), found["a"]),
-        "the same without the simulated prior": (head_guesses, found["a"]),
+        SHIPPED: (partial(head_guesses, encoder=encoder, base=base), found["a"]),
+        NAMELESS: (partial(head_guesses, encoder=encoder), found["a"]),
+        "and without the simulated prior": (head_guesses, found["a"]),
         "untrained encoder and features": (head_guesses, found["b"]),
         "features alone": (head_guesses, no_embedding),
         "random forest on size and shape": (forest_guesses, found["a"]),
@@ -254,6 +257,7 @@ def main() -> None:
     """Measure and write the page."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--encoder", default="models/base-encoder")
+    options.add_argument("--head", default="models/base-classifier", help="the shipped head")
     options.add_argument("--sets", type=int, default=8, help="data sets")
     options.add_argument("--tomograms", type=int, default=5, help="in each")
     options.add_argument("--draws", type=int, default=5)
@@ -263,15 +267,16 @@ def main() -> None:
     arguments = options.parse_args()
     even, cache = arguments.even, Path(arguments.cache)
     shipped = load_model(arguments.encoder, "encoder")
+    base = load_model(arguments.head, "classifier")
     tables, unseen, counts = [], [], pd.Series(dtype=float)
     for number in range(arguments.sets):
         encoders = {"a": shipped, "b": untrained(shipped)}
         found, every = describe(number, arguments.tomograms, cache, encoders, even)
         truth = every[every["class"].isin(SEVEN)]
         counts = counts.add(truth["class"].value_counts(), fill_value=0)
-        table = measure(found, truth, shipped, arguments.draws)
+        table = measure(found, truth, shipped, base, arguments.draws)
         tables.append(table.assign(set=number, snr=SNRS[number % len(SNRS)]))
-        unseen.append(unseen_kind(found["a"], every, 2, shipped))
+        unseen.append(unseen_kind(found["a"], every, 2, shipped, base))
         print(summary(tables[-1], "method").round(3).to_string(), flush=True)
     table = pd.concat(tables)
     by_snr = summary(table[table["method"] == SHIPPED].sort_values("snr"), "snr")

@@ -327,8 +327,11 @@ def naming(fields, polarity: str, encoder: Model, default: Model) -> pd.DataFram
     for each in (3, 10):
         for seed in range(3):
             examples = _examples(others, each, seed)
-            head = _head(known, examples, encoder)
+            head = _head(known, examples, encoder, default)
             guesses.append(_named(head, known, test).assign(head=f"{each} examples", draw=seed))
+            head = _head(known, examples, encoder)
+            nameless = _named(head, known, test).assign(head=f"{each}, called like no kind")
+            guesses.append(nameless.assign(draw=seed))
     blank = untrained(encoder)
     unknowing = described(seen, blank, np.array(places))
     for seed in range(3):
@@ -340,7 +343,7 @@ def naming(fields, polarity: str, encoder: Model, default: Model) -> pd.DataFram
         guesses += [found.assign(head=head, draw=seed) for head, found in ways.items()]
     for kind in sorted(set(others["class"]) & set(test["class"])):
         examples = _examples(others[others["class"] != kind], 10, 0)
-        found = _named(_head(known, examples, encoder), known, test)
+        found = _named(_head(known, examples, encoder, default), known, test)
         guesses.append(found.assign(head="unseen", draw=kind))
     return pd.concat([*guesses, _named(default, known, test).assign(head="shipped", draw=0)])
 
@@ -352,8 +355,8 @@ def _examples(table: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _head(known, examples: pd.DataFrame, encoder: Model) -> Model:
-    card, weights = fit_head(known, examples, encoder)
+def _head(known, examples: pd.DataFrame, encoder: Model, base: Model | None = None) -> Model:
+    card, weights = fit_head(known, examples, encoder, base=base)
     return Model({**card, "sha256": ""}, weights)
 
 

@@ -97,7 +97,8 @@ def main() -> None:
     rows = rows[rows["tomogram"] == "hiv"]
     examples, problems = look_up_examples(rows, {"hiv": labels}, {"hiv": {}})
     print(*problems, sep="\n")
-    card, weights = fit_head(known, examples, encoder, 0)
+    base = load_model("models/base-classifier", "classifier")
+    card, weights = fit_head(known, examples, encoder, 0, base)
     named = apply_head(Model({**card, "sha256": "virus"}, weights), known["hiv"])
     table = kinds(labels, truth).rename_axis("instance").rename("class").reset_index()
     taken = set(examples["instance"].dropna().astype(int))

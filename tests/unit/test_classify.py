@@ -24,6 +24,7 @@ from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import (
     Prior,
     _about_means,
+    _fit,
     _leave_out,
     _with_forms,
     chances_of,
@@ -33,6 +34,7 @@ from tomocensus.classify.head import (
     softmax,
     with_shares,
 )
+from tomocensus.classify.kinds import WEIGHT, Kinds, kind_called
 from tomocensus.classify.review import rank_for_review
 from tomocensus.classify.views import (
     CLOSE,
@@ -767,6 +769,117 @@ def test_features_that_are_alike_in_all_examples_are_no_fault():
     card, weights = fit_head(flat, named)
     assert card["accuracy"] > 0.95
     assert all(np.isfinite(value).all() for value in weights.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("vesicle", "vesicle"),
+        ("Vesicles", "vesicle"),
+        ("MT", "microtubule"),
+        ("mts", "microtubule"),
+        ("Mitochondria", "mitochondrion"),
+        ("virus-like particle", "virus_like_particle"),
+        ("VLPs", "virus_like_particle"),
+        (" dense body ", "dense_body"),
+        ("dense bodies", "dense_body"),
+        ("coated vesicle", None),
+        ("debris", None),
+        ("s", None),
+    ],
+)
+def test_classes_are_called_like_kinds_whatever_case_plural_and_separators(name, kind):
+    kinds = ["dense_body", "microtubule", "mitochondrion", "vesicle", "virus_like_particle"]
+    assert kind_called(name, kinds) == kind
+
+
+def of_kinds(names, *, each=200, seed=5):
+    """Return a head of kinds, and embeddings of objects of each that it has not seen."""
+    known, named = clouds(dict.fromkeys(names, each + 60), distance=1.0, seed=seed)
+    first = named.groupby("class").cumcount() < each
+    card, weights = fit_head({"t": known}, named[first])
+    return Model({**card, "sha256": "base"}, weights), known, named[~first]
+
+
+def right_with(base, known, named, test):
+    """Return the part of a test's objects that a head fitted to examples names rightly."""
+    card, weights = fit_head({"t": known}, named, base=base)
+    found = apply_head(Model({**card, "sha256": "h"}, weights), known, 0.0)
+    classes = card["classes"]
+    best = found[[f"p_{name}" for name in classes]].to_numpy().argmax(axis=1)
+    found = found.assign(best=np.array(classes)[best]).set_index("instance")["best"]
+    return (found[test["instance"]].to_numpy() == test["class"].to_numpy()).mean()
+
+
+def test_what_classes_are_called_helps_where_examples_are_few():
+    base, known, rest = of_kinds(["microtubule", "ribosome", "vesicle"])
+    one, test = rest.groupby("class").head(1), rest.groupby("class").tail(50)
+    renamed = {"microtubule": "MT", "ribosome": "Ribosomes", "vesicle": "vesicle"}
+    with_names = right_with(
+        base,
+        known,
+        one.assign(**{"class": one["class"].map(renamed)}),
+        test.assign(**{"class": test["class"].map(renamed)}),
+    )
+    called_otherwise = [
+        frame.assign(**{"class": frame["class"].map(dict(zip(renamed, "abc", strict=True)))})
+        for frame in (one, test)
+    ]
+    assert with_names > right_with(base, known, *called_otherwise) + 0.1
+    assert right_with(base, known, *called_otherwise) == right_with(None, known, *called_otherwise)
+
+
+def test_names_that_mean_something_else_are_not_trusted():
+    base, known, rest = of_kinds(["microtubule", "ribosome", "vesicle"])
+    wrong = {"microtubule": "ribosome", "ribosome": "vesicle", "vesicle": "microtubule"}
+    rest = rest.assign(**{"class": rest["class"].map(wrong)})
+    examples, test = rest.groupby("class").head(40), rest.groupby("class").tail(20)
+    alone = right_with(None, known, examples, test)
+    assert right_with(base, known, examples, test) == alone > 0.7
+    card, _ = fit_head({"t": known}, examples, base=base)
+    assert card["kinds"] == {}
+    assert "unlike the simulated objects of that name" in card["warnings"][-1]
+
+
+def test_a_class_of_many_examples_and_one_that_is_called_like_a_kind_are_recorded():
+    base, known, rest = of_kinds(["microtubule", "ribosome", "vesicle"])
+    rest = rest.replace({"class": {"ribosome": "debris", "vesicle": "Vesicles"}})
+    card, weights = fit_head({"t": known}, rest, base=base)
+    assert card["kinds"] == {"Vesicles": "vesicle", "microtubule": "microtubule"}
+    assert card["examples"] == {"Vesicles": 60, "debris": 60, "microtubule": 60}
+    np.testing.assert_allclose(weights["counts"], [60 + WEIGHT, 60, 60 + WEIGHT])
+    assert fit_head({"t": known}, rest)[0]["kinds"] == {}
+
+
+def test_kinds_are_the_vectors_that_their_head_was_fitted_to():
+    known, named = clouds({"ribosome": 30, "vesicle": 20}, distance=2.0)
+    card, weights = fit_head({"t": known}, named)
+    base = Model({**card, "sha256": "base"}, weights)
+    kinds = Kinds.behind(["vesicle", None, "ribosome"], base)
+    mine = known.table()[named["class"] == "vesicle"]
+    np.testing.assert_allclose(kinds.vectors[kinds.target == 0], mine, atol=1e-3)
+    np.testing.assert_allclose(np.bincount(kinds.target, kinds.weight), [WEIGHT, 0, WEIGHT])
+    assert Kinds.behind([None, None], base) is None
+
+
+def test_kinds_of_another_encoder_are_refused():
+    base, _, _ = of_kinds(["ribosome", "vesicle"])
+    known, named = clouds({"ribosome": 3, "vesicle": 3}, encoder="another")
+    with pytest.raises(InputError, match=r"train_classifier\.base"):
+        fit_head({"t": known}, named, base=base)
+
+
+@given(st.lists(st.integers(1, 4), min_size=5, max_size=12), st.integers(0, 100))
+def test_an_example_that_counts_for_several_is_as_good_as_several(times, seed):
+    rng = np.random.default_rng(seed)
+    vectors, target = rng.normal(size=(len(times), 4)), np.arange(len(times)) % 3
+    prior = Prior(np.zeros(4), np.eye(4), np.diag([4.0, 3.0, 2.0, 1.0]))
+    weighted = _fit(vectors, target, np.array(times, float), prior)
+    ones = np.ones(sum(times))
+    repeated = _fit(np.repeat(vectors, times, axis=0), np.repeat(target, times), ones, prior)
+    for name in ("centre", "spread", "counts"):
+        np.testing.assert_allclose(weighted[name], repeated[name], atol=1e-9)
+    np.testing.assert_allclose(np.abs(weighted["means"]), np.abs(repeated["means"]), atol=1e-6)
 
 
 def test_heads_of_former_versions_with_fewer_models_still_name():

@@ -258,7 +258,11 @@ def test_scores_models_and_provenance_are_shown():
         {"versions": {"numpy": "2.4"}, "parameters": {"min_volume": 77}},
         {
             "segmenter": {"history": [{"step": 0, "loss": 1.0}, {"step": 9, "loss": 0.5}]},
-            "classifier": {"classes": ["a", "b"], "confusion_matrix": [[3, 1], [0, 4]]},
+            "classifier": {
+                "classes": ["a", "b"],
+                "confusion_matrix": [[3, 1], [0, 4]],
+                "kinds": {"vesicle": "vesicle", "MT<": "microtubule"},
+            },
         },
     )
     assert "0.9124" in html
@@ -266,6 +270,7 @@ def test_scores_models_and_provenance_are_shown():
     assert "numpy" in html
     assert "learning curve" in html
     assert "truth / called" in html
+    assert "vesicle, MT&lt; (microtubule)" in html
 
 
 def test_odd_values_do_not_break_the_page():

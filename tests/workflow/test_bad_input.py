@@ -75,11 +75,12 @@ def test_a_model_that_was_copied_in_part_is_no_reason_to_use_another(project):
 @pytest.mark.parametrize(
     ("base", "told"), [("nowhere", "no model there"), ("models/base-encoder", "kind 'encoder'")]
 )
-def test_a_base_that_is_no_segmenter_is_told_before_training(project, base, told):
+@pytest.mark.parametrize("kind", ["segmenter", "classifier"])
+def test_a_base_of_another_kind_is_told_before_training(project, kind, base, told):
     base = REPOSITORY / base if base.startswith("models") else base
     path = project / "config" / "config.yaml"
-    path.write_text(path.read_text() + f"train_segmenter: {{base: {base}}}\n")
-    assert f"train_segmenter.base: {base}" in (said := refused(project, "-n", "train_segmenter"))
+    path.write_text(path.read_text() + f"train_{kind}: {{base: {base}}}\n")
+    assert f"train_{kind}.base: {base}" in (said := refused(project, "-n", f"train_{kind}"))
     assert told in said
     assert snakemake(project, "-n").returncode == 0
 

@@ -246,14 +246,19 @@ def model_hash(kind):
     return known(lambda wildcards: hashes_of_model(kind))
 
 
+def card_of(folder, kind, setting=""):
+    """Read a model's card; a clear error, begun with the setting that names it, where it is none."""
+    try:
+        return read_card(folder, kind)
+    except InputError as error:
+        raise WorkflowError(f"{setting}{error}")
+
+
 @cache
 def hashes_of_model(kind):
     """SHA-256 of the weights and of the card of a model; a clear error where it is none."""
     folder = Path(model(kind))
-    try:
-        read_card(folder, kind)
-    except InputError as error:
-        raise WorkflowError(str(error))
+    card_of(folder, kind)
     if not (folder / WEIGHTS).is_file():
         raise WorkflowError(
             f"{folder / WEIGHTS}: no such file. A model is model.json and its weights: copy both."
@@ -272,10 +277,7 @@ def heads():
     folder = model_folder("segmenter")
     if folder is None:
         return ["probability"]
-    try:
-        return read_card(folder, "segmenter")["heads"]
-    except InputError as error:
-        raise WorkflowError(str(error))
+    return card_of(folder, "segmenter")["heads"]
 
 
 HEADS = heads()
@@ -489,15 +491,30 @@ def example_tomograms():
     return sorted(named & set(SAMPLES))
 
 
-def base_model():
-    """Folder of the segmenter that training starts from; None for training from scratch."""
-    chosen = config["train_segmenter"]["base"]
+def base_model(kind):
+    """Folder of the model that training one of a kind starts from; None where it starts from none."""
+    chosen = config[f"train_{kind}"]["base"]
     if chosen == "none":
         return None
-    shipped = ROOT / "models" / "base-segmenter"
-    if chosen == "auto":
-        return str(shipped) if (shipped / "model.json").is_file() else None
-    return chosen
+    if chosen != "auto":
+        return chosen
+    shipped = ROOT / "models" / f"base-{kind}"
+    if not (shipped / "model.json").is_file():
+        return None
+    if kind == "classifier" and of_another_encoder(shipped):
+        return None
+    return str(shipped)
+
+
+def base_folder(kind):
+    """Parameter: the folder of :func:`base_model`, none where there is none."""
+    return lambda wildcards, input: [folder] if (folder := base_model(kind)) else []
+
+
+def of_another_encoder(classifier):
+    """Whether a classifier was fitted with another encoder than the one in use."""
+    encoder = card_of(model("encoder"), "encoder")
+    return card_of(classifier, "classifier")["encoder"] != encoder["sha256"]
 
 
 def report_models():
@@ -506,15 +523,12 @@ def report_models():
     return {kind: folder for kind in kinds if (folder := model_folder(kind))}
 
 
-def base_hash():
+def base_hash(kind):
     """Hash of the weights that training starts from; None for training from scratch."""
-    folder = base_model()
+    folder = base_model(kind)
     if folder is None:
         return None
-    try:
-        read_card(folder, "segmenter")
-    except InputError as error:
-        raise WorkflowError(f"train_segmenter.base: {error}")
+    card_of(folder, kind, f"train_{kind}.base: ")
     return content(Path(folder) / WEIGHTS)
 
 

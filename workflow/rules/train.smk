@@ -24,14 +24,14 @@ rule train_segmenter:
     params:
         script=script("train_segmenter"),
         sheet=setting("tomograms"),
-        base=lambda wildcards, input: [folder] if (folder := base_model()) else [],
+        base=base_folder("segmenter"),
         settings=section("train_segmenter", "base"),
         content=[
             content(getattr(SAMPLES[name], column), column in SAMPLED_COLUMNS)
             for name in with_column("annotation")
             for column in ("path", "annotation")
         ],
-        base_hash=lambda wildcards: base_hash(),
+        base_hash=lambda wildcards: base_hash("segmenter"),
         code=code("train_segmenter"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --settings {params.settings:q}"
@@ -59,11 +59,13 @@ rule train_classifier:
         sheet=setting("tomograms"),
         examples=setting("examples"),
         content=content(config["examples"]),
-        settings=section("train_classifier"),
+        base=base_folder("classifier"),
+        base_hash=lambda wildcards: base_hash("classifier"),
+        settings=section("train_classifier", "base"),
         encoder=model_path("encoder"),
         encoder_hash=model_hash("encoder"),
         code=code("train_classifier"),
     shell:
         "python {params.script:q} --sheet {params.sheet:q} --examples {params.examples:q}"
-        " --encoder {params.encoder:q} --settings {params.settings:q}"
+        " --encoder {params.encoder:q} --base {params.base:q} --settings {params.settings:q}"
         " --output models/classifier --log {log:q}"

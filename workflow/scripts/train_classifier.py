@@ -31,7 +31,8 @@ def main(arguments):
     embeddings = {name: Embeddings.load(f"results/{name}/embeddings.npz") for name in known}
     encoder = load_model(arguments.encoder, "encoder")
     seed = json.loads(arguments.settings)["seed"]
-    card, weights = fit_head(embeddings, named, encoder, seed)
+    base = None if arguments.base is None else load_model(arguments.base, "classifier")
+    card, weights = fit_head(embeddings, named, encoder, seed, base)
     for warning in card["warnings"]:
         _stage.say(f"WARNING: {warning}")
     save_model(arguments.output, {**card, "problems": problems}, weights)
@@ -42,6 +43,7 @@ options = _stage.parser(__doc__)
 options.add_argument("--sheet", required=True)
 options.add_argument("--examples", required=True)
 options.add_argument("--encoder", required=True, help="folder of the encoder")
+_stage.optional(options, "--base")
 options.add_argument("--settings", required=True, help="section 'train_classifier' as JSON")
 options.add_argument("--output", required=True)
 _stage.run(options, main)

@@ -6,6 +6,8 @@ measured once, on simulated objects, and shipped with the encoder; the user's ex
 have to say where each class lies. A class may have several forms (empty, filled and coated
 vesicles): half of its density stands about its mean, half about its single examples. The same model
 says how likely an object is under a kind that nobody named: that is the probability of ``unknown``.
+A class that is called like a kind of the shipped head has that kind's simulated objects as further
+examples, which together count for a few.
 
 Two more models of the same sort know nothing from simulation: where a user's objects differ from
 simulated ones they may be the better. One sees the features alone. The other sees the embedding
@@ -25,6 +27,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from tomocensus.classify.embeddings import Embeddings
+from tomocensus.classify.kinds import Kinds, called_like
 from tomocensus.errors import InputError
 from tomocensus.models import Model
 
@@ -38,6 +41,9 @@ _TEMPERATURE_WEIGHT = 100.0
 _OPEN_DIRECTIONS = 0.3
 # Of a class, more examples than these say nothing new about its forms.
 _MOST_FORMS = 500
+# Simulated kinds are left out where left-out examples are e to this power as likely without them.
+# The user is told where that is so much for each of them: with very many it hardly matters.
+_DOUBT, _TOLD_DOUBT = 3.0, 0.1
 # Heads that are fitted without some of the examples, to tell how well these are named.
 _MOST_FOLDS = 60
 # For how many objects of a tomogram the belief counts that its classes are equally common.
@@ -124,6 +130,7 @@ def fit_head(
     named: pd.DataFrame,
     encoder: Model | None = None,
     seed: int = 0,
+    base: Model | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Fit a head to named instances.
 
@@ -140,20 +147,23 @@ def fit_head(
         Brings the prior; without it the examples alone have to say how kinds scatter.
     seed : int
         Picks those that stand for the forms of a class with very many examples.
+    base : Model, optional
+        A head of the same encoder. Its kinds stand behind the classes that are called like them
+        (:func:`tomocensus.classify.kinds.kind_called`).
 
     Returns
     -------
     card : dict
-        Kind, classes, figures.
+        Kind, classes, those that a kind of `base` stands behind (``kinds``), figures.
     weights : dict of str to numpy.ndarray
         Centre, transform, spread of the kinds, classes' means and counts, the examples that stand
-        for forms with the class of each, temperature; the same of the other models, and their
-        shares; the temperature of their mean (``softness``).
+        for forms with the class and weight of each, temperature; the same of the other models, and
+        their shares; the temperature of their mean (``softness``).
 
     Raises
     ------
     InputError
-        With fewer than two classes, or examples from different encoders.
+        With fewer than two classes, examples from different encoders, or a base of another one.
     """
     vectors, names, made_by = _gather(embeddings, named)
     classes = sorted(set(names))
@@ -164,7 +174,9 @@ def fit_head(
         )
     target = np.array([classes.index(name) for name in names])
     features = next(iter(embeddings.values())).features.shape[1]
-    weights, chances, usable = _model(vectors, target, Prior.of(encoder), seed)
+    called = called_like(classes, base, made_by)
+    kinds = Kinds.behind([called.get(name) for name in classes], base)
+    (weights, chances, usable), doubt = _first_model(vectors, target, encoder, seed, kinds)
     second, others, _ = _second_model(vectors, features, target, seed)
     third, plain, _ = _model(vectors[:, -features:], target, None, seed)
     chances = [chances, others, plain]
@@ -181,19 +193,41 @@ def fit_head(
         "examples": {name: int((target == k).sum()) for k, name in enumerate(classes)},
         "feature_names": list(next(iter(embeddings.values())).feature_names),
         "encoder": made_by,
+        "kinds": called if doubt < _DOUBT else {},
         "method": "probabilistic linear discriminant analysis of embedding and features",
         "seed": seed,
         "temperature": float(weights["temperature"][0]),
         "share_without_simulation": float(1 - shares[0]),
         **_figures(chances, target, usable, classes),
     }
+    if doubt >= max(_DOUBT, _TOLD_DOUBT * usable.sum()):
+        card["warnings"].append(
+            f"the examples of {', '.join(called)} are unlike the simulated objects of that name: "
+            "these were left out"
+        )
     return card, {key: value.astype(np.float32) for key, value in weights.items()}
 
 
-def _model(vectors, target, prior: Prior | None, seed: int, softer: float = 1.0):
+def _first_model(vectors, target, encoder: Model | None, seed: int, kinds: Kinds | None):
+    """Return what :func:`_model` does of the model that simulation taught, and doubts of the kinds.
+
+    Left-out examples tell where names mean something else than those of the kinds: the log of how
+    much likelier they are without.
+    """
+    prior = Prior.of(encoder)
+    alone = _model(vectors, target, prior, seed)
+    if kinds is None:
+        return alone, 0.0
+    named = _model(vectors, target, prior, seed, kinds=kinds)
+    without, with_kinds = (_likelihood(one[1], target[one[2]]) for one in (alone, named))
+    doubt = without - with_kinds
+    return (named if doubt < _DOUBT else alone), doubt
+
+
+def _model(vectors, target, prior: Prior | None, seed: int, softer=1.0, kinds=None):
     """Return the arrays of one model, chances of left-out examples, and who these are."""
-    weights = _with_forms(vectors, target, prior, seed)
-    scores, usable = _leave_out(vectors, target, prior, seed)
+    weights = _with_forms(vectors, target, prior, seed, kinds)
+    scores, usable = _leave_out(vectors, target, prior, seed, kinds)
     before = float(weights["temperature"][0])
     temperature = softer * best_temperature(scores, target[usable], before)
     weights["temperature"] = np.array([temperature])
@@ -219,6 +253,11 @@ def seen_by_second(vectors: np.ndarray, second: dict[str, np.ndarray]) -> np.nda
 def _features_alone(vectors: np.ndarray, third: dict[str, np.ndarray]) -> np.ndarray:
     """Return vectors as the third model sees them."""
     return vectors[:, -len(third["centre"]) :]
+
+
+def _likelihood(chances: np.ndarray, target: np.ndarray) -> float:
+    """Return the log of how likely the targets are."""
+    return float(np.log(_named(chances)[np.arange(len(target)), target] + 1e-9).sum())
 
 
 def _shares(chances: list[np.ndarray], target: np.ndarray) -> np.ndarray:
@@ -276,16 +315,17 @@ def _gather(embeddings, named):
     return np.stack(vectors).astype(float), names, next(iter(encoders))
 
 
-def _fit(vectors: np.ndarray, target: np.ndarray, prior: Prior) -> dict[str, np.ndarray]:
+def _fit(vectors: np.ndarray, target: np.ndarray, weight, prior: Prior) -> dict:
     """Return the head's arrays: the space in which W is the identity and B diagonal, and means."""
-    count = target.max() + 1
-    means = np.stack([vectors[target == k].mean(axis=0) for k in range(count)])
-    number = np.bincount(target, minlength=count).astype(float)
+    number = np.bincount(target, weight)
+    means = np.zeros((len(number), vectors.shape[1]))
+    np.add.at(means, target, weight[:, None] * vectors)
+    means /= number[:, None]
     # The user's classes and the simulated kinds, as one more class, say where the middle is.
-    centre = (means.sum(axis=0) + 3 * prior.mean) / (count + 3)
-    scatter = (vectors - means[target]).T @ (vectors - means[target])
-    freedom = max(len(vectors) - count, 0)
-    within = (_PRIOR_WEIGHT * prior.within + scatter) / (_PRIOR_WEIGHT + freedom)
+    centre = (means.sum(axis=0) + 3 * prior.mean) / (len(number) + 3)
+    apart = np.sqrt(weight)[:, None] * (vectors - means[target])
+    freedom = max(weight.sum() - len(number), 0)
+    within = (_PRIOR_WEIGHT * prior.within + apart.T @ apart) / (_PRIOR_WEIGHT + freedom)
     between = prior.between + _OPEN_DIRECTIONS * within
     spread, transform = eigh(between, within)
     return {
@@ -299,11 +339,24 @@ def _fit(vectors: np.ndarray, target: np.ndarray, prior: Prior) -> dict[str, np.
     }
 
 
-def _with_forms(vectors, target, prior: Prior | None, seed: int) -> dict[str, np.ndarray]:
+def _with_forms(vectors, target, prior: Prior | None, seed: int, kinds: Kinds | None = None):
     """Return the arrays of :func:`_fit`, and the examples that stand for the forms of classes."""
-    weights = _fit(vectors, target, prior or Prior.vague(vectors))
-    forms = _forms(target, seed)
-    return weights | {"examples": weights.pop("places")[forms], "example_class": target[forms]}
+    prior = prior or Prior.vague(vectors)
+    forms, weight = _forms(target, seed), np.ones(len(target))
+    kept = target[forms]
+    weight_of_form = np.bincount(target)[kept] / np.bincount(kept)[kept]
+    if kinds is not None:
+        forms = np.append(forms, len(target) + np.arange(len(kinds.target)))
+        vectors = np.concatenate([vectors, kinds.vectors])
+        target = np.append(target, kinds.target)
+        weight = np.append(weight, kinds.weight)
+        weight_of_form = np.append(weight_of_form, kinds.weight)
+    weights = _fit(vectors, target, weight, prior)
+    return weights | {
+        "examples": weights.pop("places")[forms],
+        "example_class": target[forms],
+        "example_weight": weight_of_form,
+    }
 
 
 def _forms(target: np.ndarray, seed: int) -> np.ndarray:
@@ -378,10 +431,13 @@ def _about_examples(places, weights):
     here, there = places / np.sqrt(variance), means / np.sqrt(variance)
     squares = (here**2).sum(axis=1)[:, None] + (there**2).sum(axis=1) - 2 * here @ there.T
     density = -0.5 * (squares + np.log(2 * np.pi * variance).sum())
+    # Heads of former versions have examples that count alike.
+    weight = weights.get("example_weight", np.ones(len(means)))
     columns = []
     for kind in range(len(weights["counts"])):
-        mine = density[:, weights["example_class"] == kind]
-        columns.append(logsumexp(mine, axis=1) - np.log(mine.shape[1]))
+        mine = weights["example_class"] == kind
+        total = np.log(weight[mine].sum())
+        columns.append(logsumexp(density[:, mine], axis=1, b=weight[mine]) - total)
     return np.stack(columns, axis=1)
 
 
@@ -396,7 +452,7 @@ def _log_normal(places, mean, variance):
     return -0.5 * ((places - mean) ** 2 / variance + np.log(2 * np.pi * variance)).sum(axis=1)
 
 
-def _leave_out(vectors, target, prior: Prior | None, seed: int):
+def _leave_out(vectors, target, prior: Prior | None, seed: int, kinds: Kinds | None = None):
     """Return scores of each example by a model without it, and which have a second one of a class.
 
     The model is fitted anew: how kinds scatter is learnt from the examples as well, and where these
@@ -413,7 +469,7 @@ def _leave_out(vectors, target, prior: Prior | None, seed: int):
     for fold in range(folds):
         out = order[fold::folds]
         rest, theirs = np.delete(vectors, out, axis=0), np.delete(target, out)
-        scores[out] = scores_of(vectors[out], _with_forms(rest, theirs, prior, seed))
+        scores[out] = scores_of(vectors[out], _with_forms(rest, theirs, prior, seed, kinds))
     return scores[usable], usable
 
 

@@ -442,11 +442,23 @@ def _models(models: dict) -> str:
     card = models.get("classifier") or {}
     if card.get("confusion_matrix") and card.get("classes"):
         drawn = charts.confusion(card["confusion_matrix"], card["classes"])
+        drawn += _kinds_behind(card.get("kinds") or {})
         parts.append(f"<figure><h3>Classifier: left-out examples</h3>{drawn}</figure>")
     if not any(parts):
         return ""
     return (
         f'<section class="card"><h2>Models</h2><div class="grid">{"".join(parts)}</div></section>'
+    )
+
+
+def _kinds_behind(kinds: dict[str, str]) -> str:
+    """Return which classes have simulated objects among their examples, by what they are called."""
+    if not kinds:
+        return ""
+    named = (f"{name} ({kind})" if name != kind else name for name, kind in kinds.items())
+    return (
+        '<p class="muted">Called like kinds of the shipped head, whose simulated objects count '
+        f"for a few examples: {escape(', '.join(named))}.</p>"
     )
 
 
