@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tomocensus.classify.examples import ANGSTROM, COLUMNS, read_examples
-from tomocensus.report import build_report, inner_point, picture, split_pictures, thumbnail
+from tomocensus.report import build_report, charts, inner_point, picture, split_pictures, thumbnail
 from tomocensus.report.charts import bars, dots, histogram, lines
 from tomocensus.report.colours import class_colours, colour, recolour_png
 from tomocensus.report.pictures import choose_slices
@@ -293,6 +293,12 @@ def test_scores_of_many_tomograms_are_summed_up():
     assert rows[0] == ["metric", "tomograms", "mean", "s.d.", "least", "greatest"]
     assert rows[1] == ["dice", "30", "0.125", "0.1038", "0", "0.25"]
     assert rows[2] == ["recall", "1", "0.5", "–", "0.5", "0.5"]
+
+
+def test_heads_of_numbers_stand_over_them():
+    drawn = charts.table(["name", "count"], [["a", 3], ["b", np.nan]])
+    assert re.findall(r'<t[hd][^>]*class="n"[^>]*>(.*?)<', drawn) == ["count", "3", "–"]
+    assert charts.table(["a", "b"], []).count("<th") == 3  # with the head's element
 
 
 def test_odd_values_do_not_break_the_page():

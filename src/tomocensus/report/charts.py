@@ -233,19 +233,29 @@ def lines(series: dict[str, tuple[list, list]], colours: list[str], label: str, 
 
 def table(header: list[str], rows: list[list]) -> str:
     """Return a plain HTML table; numbers are shortened and set to the right."""
-    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in header)
+    numbers = [[_is_number(value) for value in row] for row in rows]
+    right = [all(column) for column in zip(*numbers, strict=True)] or [False] * len(header)
+    head = "".join(
+        f'<th scope="col" class="{"n" if numeric else ""}">{escape(str(name))}</th>'
+        for name, numeric in zip(header, right, strict=True)
+    )
     body = []
-    for row in rows:
-        cells = []
-        for value in row:
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            text = _number(float(value)) if number else escape(str(value))
-            cells.append(f'<td class="n">{text}</td>' if number else f"<td>{text}</td>")
+    for row, kinds in zip(rows, numbers, strict=True):
+        cells = [
+            f'<td class="n">{_number(float(value))}</td>'
+            if numeric
+            else f"<td>{escape(str(value))}</td>"
+            for value, numeric in zip(row, kinds, strict=True)
+        ]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def confusion(matrix: list[list[float]], names: list[str]) -> str:

@@ -361,13 +361,13 @@ def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
         "group": ("group", None),
         "class": ("class", None),
         "count": ("objects", 1),
-        "count_whole": ("whole ones", 1),
+        "count_whole": ("whole", 1),
         "volume_micrometre3": ("looked at, µm³", 1),
-        "density_per_micrometre3": ("objects per µm³", 1),
-        "diameter_mean_angstrom": ("mean diameter, nm", 0.1),
-        "diameter_sd_angstrom": ("s.d. of objects, nm", 0.1),
-        "object_volume_mean_angstrom3": ("mean volume, nm³", 1e-3),
-        "confidence_mean": ("mean confidence", 1),
+        "density_per_micrometre3": ("per µm³", 1),
+        "diameter_mean_angstrom": ("diameter, nm", 0.1),
+        "diameter_sd_angstrom": ("s.d., nm", 0.1),
+        "object_volume_mean_angstrom3": ("volume, nm³", 1e-3),
+        "confidence_mean": ("confidence", 1),
     }
     used = [name for name in scale if name in counts]
     columns = []
@@ -382,7 +382,9 @@ def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
     note = _left_out(len(counts), total, "counts", "counts.csv")
     return (
         f"<details><summary>Counts and sizes as a table</summary>{note}"
-        '<p class="muted">Sizes are of whole objects: those that touch no border.</p>'
+        '<p class="muted">Looked at: the volume without padding and what a mask leaves out. '
+        "Diameter and volume: means of whole objects, which touch no border. S.d.: between objects."
+        "</p>"
         f"{drawn}</details>"
     )
 
@@ -477,7 +479,10 @@ def _evaluation(evaluation: pd.DataFrame | None) -> str:
     ]
     drawn = charts.table(["metric", *scores], rows)
     note = f'<p class="muted">{escape(". ".join(told))}.</p>' if told else ""
-    return f'<section class="card"><h2>Against ground truth</h2>{drawn}{note}</section>'
+    return (
+        '<section class="card"><h2>Against ground truth</h2>'
+        f'<div class="fit">{drawn}</div>{note}</section>'
+    )
 
 
 def _models(models: dict) -> str:
