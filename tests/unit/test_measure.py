@@ -1,5 +1,7 @@
 import pathlib
 import tracemalloc
+from contextlib import nullcontext
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -67,9 +69,9 @@ def test_neighbours_equal_brute_force():
         assert row.contacts == len(near)
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1.0, 3.5, 12.0]))
-@settings(max_examples=40)
-def test_neighbours_are_those_of_all_pairs(seed, contact):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1.0, 3.5, 12.0]), st.booleans())
+@settings(max_examples=60)
+def test_neighbours_are_those_of_all_pairs(seed, contact, large):
     rng = np.random.default_rng(seed)
     side, surfaces = rng.integers(5, 80), []
     for _ in range(rng.integers(1, 9)):
@@ -81,7 +83,11 @@ def test_neighbours_are_those_of_all_pairs(seed, contact):
         )
     gaps = np.array([[max(0.0, cdist(a, b).min() - 1) for b in surfaces] for a in surfaces])
     np.fill_diagonal(gaps, np.inf)
-    nearest, distance, contacts = neighbours(surfaces, contact)
+    # As of objects too large to be compared with all pairs.
+    with (
+        patch.multiple("tomocensus.measure.neighbours", FEW=3, MANY=50) if large else nullcontext()
+    ):
+        nearest, distance, contacts = neighbours(surfaces, contact)
     if len(surfaces) == 1:
         assert nearest.tolist() == [-1]
         assert np.isnan(distance).all()

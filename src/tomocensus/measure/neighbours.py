@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 
 # Voxels; the surface of an object is cut into cubes with such edges, each of which is near or far.
 BLOCK = 8
-# Surface voxels of an object that are all looked at rather than told apart.
+# Surface voxels, or blocks, of an object that are all looked at rather than told apart.
 FEW = 300
 # Surface voxels looked at between two looks whether both objects touch.
 MANY = 5000
@@ -69,9 +69,9 @@ class _Around:
     def __init__(self, parts: list[_Surface]):
         self.low = np.array([part.low for part in parts])
         self.high = np.array([part.high for part in parts])
-        self.middles = [part.middles.data for part in parts]
-        self.owner = np.repeat(np.arange(len(parts)), [len(some) for some in self.middles])
-        self.tree = cKDTree(np.concatenate(self.middles))
+        self.middles = [part.middles for part in parts]
+        self.owner = np.repeat(np.arange(len(parts)), [tree.n for tree in self.middles])
+        self.tree = cKDTree(np.concatenate([tree.data for tree in self.middles]))
         # Of two blocks the middles are farther apart than the voxels by this at most.
         self.room = 2 * max(part.radius for part in parts)
 
@@ -80,12 +80,22 @@ class _Around:
 
         In the order of the distance between their boxes, which is returned as well, less a voxel.
         """
-        found = self.tree.query_ball_point(self.middles[i], reach + self.room)
-        others = np.setdiff1d(self.owner[np.concatenate(found).astype(int)], seen)
+        others = np.setdiff1d(self.owner[self._blocks(i, reach + self.room)], seen)
         apart = np.maximum(self.low[others] - self.high[i], self.low[i] - self.high[others])
         bound = np.maximum(np.linalg.norm(np.maximum(apart, 0), axis=1) - 1, 0)
         order = np.argsort(bound, kind="stable")
         return bound[order], others[order]
+
+    def _blocks(self, i: int, reach: float) -> np.ndarray:
+        """Return the blocks whose middles are within reach of a block of `i`."""
+        own, every = self.middles[i], self.tree.data
+        if own.n <= FEW:
+            return np.concatenate(self.tree.query_ball_point(own.data, reach)).astype(int)
+        # Each would be found from many blocks of a large object.
+        inside = (every >= own.mins - reach).all(axis=1) & (every <= own.maxes + reach).all(axis=1)
+        near = np.flatnonzero(inside)
+        away = own.query(every[near], distance_upper_bound=reach + 1e-3)[0]
+        return near[np.isfinite(away)]
 
 
 def neighbours(
