@@ -327,6 +327,17 @@ def test_long_names_of_bars_are_cut_and_told_whole():
     assert shown == "virus_like_p…le_of_all"
 
 
+def test_the_page_says_which_classes_have_charts():
+    def page(count):
+        names = [f"kind{k:02}" for k in range(count) for _ in range(20 - k)]
+        table = pd.DataFrame({"class": names, "equivalent_diameter_angstrom": 100.0})
+        html = build_report({}, table, pd.DataFrame())
+        return sorted(set(re.findall(r"Size of (kind\d+)", html))), "12 commonest" in html
+
+    assert page(12) == ([f"kind{k:02}" for k in range(12)], False)
+    assert page(13) == ([f"kind{k:02}" for k in range(12)], True)
+
+
 def test_groups_are_compared_class_by_class_with_those_that_have_no_objects():
     table = scene("virus_like_particle", "a&b")[3].assign(group="treated, two days")
     found = [

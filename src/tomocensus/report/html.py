@@ -242,7 +242,11 @@ def _charts(instances: pd.DataFrame, counts: pd.DataFrame, colours: dict) -> str
     order = instances["class"].value_counts()
     kinds = list(order.index[:_CHARTED])
     bars = [(name, int(n), css(colours[name])) for name, n in order.items()]
-    first = [f"<figure><h3>Instances per class</h3>{charts.bars(bars, 'counts')}</figure>"]
+    rest = ""
+    if len(order) > _CHARTED:
+        rest = f"<figcaption>charts below: the {_CHARTED} commonest of them</figcaption>"
+    drawn = charts.bars(bars, "counts")
+    first = [f"<figure><h3>Instances per class</h3>{drawn}{rest}</figure>"]
     if "confidence" in instances:
         drawn = charts.histogram(
             instances["confidence"], "#0072b2", "Confidence of the class", "confidence", (0, 1)
