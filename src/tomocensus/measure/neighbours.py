@@ -38,10 +38,7 @@ class _Surface:
         return away - room
 
     def distance(self, other: _Surface, limit: float) -> float:
-        """Return the least distance between both objects' voxels, infinity above the limit.
-
-        Where they touch, at most 1.
-        """
+        """Return the least distance between both objects' voxels, infinity above the limit."""
         points = self.points
         if len(points) > FEW:
             apart = self._apart(other, limit)
@@ -53,6 +50,7 @@ class _Surface:
         best, parts = np.inf, -(-len(points) // MANY)
         for start in range(parts):
             best = min(best, other.nearest(points[start::parts], min(best, limit)))
+            # Voxels of two objects are never nearer.
             if best <= 1:
                 break
         return best

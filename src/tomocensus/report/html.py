@@ -386,10 +386,9 @@ def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
     note = _left_out(len(counts), total, "counts", "counts.csv")
     return (
         f"<details><summary>Counts and sizes as a table</summary>{note}"
-        '<p class="muted">Looked at: the volume without padding and what a mask leaves out. '
+        '<p class="muted">Looked at: in the mask, without padding. '
         "Diameter and volume: means of whole objects, which touch no border. S.d.: between objects."
-        "</p>"
-        f"{drawn}</details>"
+        f"</p>{drawn}</details>"
     )
 
 
