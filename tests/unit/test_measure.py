@@ -1,4 +1,7 @@
 import pathlib
+import tracemalloc
+from contextlib import nullcontext
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -66,9 +69,9 @@ def test_neighbours_equal_brute_force():
         assert row.contacts == len(near)
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1.0, 3.5, 12.0]))
-@settings(max_examples=40)
-def test_neighbours_are_those_of_all_pairs(seed, contact):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1.0, 3.5, 12.0]), st.booleans())
+@settings(max_examples=60)
+def test_neighbours_are_those_of_all_pairs(seed, contact, large):
     rng = np.random.default_rng(seed)
     side, surfaces = rng.integers(5, 80), []
     for _ in range(rng.integers(1, 9)):
@@ -80,7 +83,11 @@ def test_neighbours_are_those_of_all_pairs(seed, contact):
         )
     gaps = np.array([[max(0.0, cdist(a, b).min() - 1) for b in surfaces] for a in surfaces])
     np.fill_diagonal(gaps, np.inf)
-    nearest, distance, contacts = neighbours(surfaces, contact)
+    # As of objects too large to be compared with all pairs.
+    with (
+        patch.multiple("tomocensus.measure.neighbours", FEW=3, MANY=50) if large else nullcontext()
+    ):
+        nearest, distance, contacts = neighbours(surfaces, contact)
     if len(surfaces) == 1:
         assert nearest.tolist() == [-1]
         assert np.isnan(distance).all()
@@ -88,6 +95,19 @@ def test_neighbours_are_those_of_all_pairs(seed, contact):
     assert distance == pytest.approx(gaps.min(axis=1))
     assert gaps[np.arange(len(gaps)), nearest] == pytest.approx(gaps.min(axis=1))
     assert contacts == [np.flatnonzero(row <= contact).tolist() for row in gaps]
+
+
+def test_large_nets_through_each_other_need_no_table_of_their_parts():
+    grid = np.stack(np.meshgrid(*[np.arange(14)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    nets = [9 * grid, 9 * grid + 4]
+    tracemalloc.start()
+    nearest, distance, contacts = neighbours(nets, 3.0)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert nearest.tolist() == [1, 0]
+    assert distance == pytest.approx(4 * np.sqrt(3) - 1)
+    assert contacts == [[], []]
+    assert most < 10e6  # of all pairs of parts 360 MB
 
 
 def test_joins_tables_and_keeps_gaps_in_numbers():
@@ -188,8 +208,10 @@ def test_inside_is_what_cannot_be_reached(seed):
     assert enclosing(labels, boxes) == wanted
 
 
-def test_empty_labelmap_has_all_columns():
-    table = measure(np.zeros((4, 4, 4), dtype=int), 1.0, (0, 0, 0))
+@pytest.mark.parametrize("dtype", [object, float, int])
+def test_empty_labelmap_has_all_columns(dtype):
+    none = pd.DataFrame({"instance": np.zeros(0, dtype), "class": "", "solidity": 1.0})
+    table = measure(np.zeros((4, 4, 4), dtype=int), 1.0, (0, 0, 0), none, none)
     assert list(table.columns) == list(COLUMNS)
     assert len(table) == 0
 

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tomocensus.classify.examples import ANGSTROM, COLUMNS, read_examples
-from tomocensus.report import build_report, inner_point, picture, split_pictures, thumbnail
+from tomocensus.report import build_report, charts, inner_point, picture, split_pictures, thumbnail
 from tomocensus.report.charts import bars, dots, histogram, lines
 from tomocensus.report.colours import class_colours, colour, recolour_png
 from tomocensus.report.pictures import choose_slices
@@ -273,6 +273,39 @@ def test_scores_models_and_provenance_are_shown():
     assert "vesicle, MT&lt; (microtubule)" in html
 
 
+def test_scores_of_many_tomograms_are_summed_up():
+    def shown(count):
+        table = pd.DataFrame(
+            [
+                (f"t{k}", metric, value, "half" if k == 1 else "")
+                for k in range(count)
+                for metric, value in (("dice", 0.125 * (k % 3)), ("recall", np.nan if k else 0.5))
+            ],
+            columns=["tomogram", "metric", "value", "note"],
+        )
+        html = build_report({}, pd.DataFrame(), pd.DataFrame(), table)
+        assert not Page(html).wrong
+        part = html.split("Against ground truth")[1].split("</section>")[0]
+        return part, [
+            re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", row)
+            for row in re.findall(r"<tr>(.*?)</tr>", part)
+        ]
+
+    part, rows = shown(2)
+    assert rows == [["metric", "t0", "t1"], ["dice", "0", "0.125"], ["recall", "0.5", "–"]]
+    assert "t1: half" in part
+    rows = shown(30)[1]
+    assert rows[0] == ["metric", "tomograms", "mean", "s.d.", "least", "greatest"]
+    assert rows[1] == ["dice", "30", "0.125", "0.1038", "0", "0.25"]
+    assert rows[2] == ["recall", "1", "0.5", "–", "0.5", "0.5"]
+
+
+def test_heads_of_numbers_stand_over_them():
+    drawn = charts.table(["name", "count"], [["a", 3], ["b", np.nan]])
+    assert re.findall(r'<t[hd][^>]*class="n"[^>]*>(.*?)<', drawn) == ["count", "3", "–"]
+    assert charts.table(["a", "b"], []).count("<th") == 3  # with the head's element
+
+
 def test_odd_values_do_not_break_the_page():
     table = pd.DataFrame(
         {"tomogram": ["t", "t"], "instance": [1, 2], "class": [None, "a"], "confidence": ["", "x"]}
@@ -299,6 +332,17 @@ def test_long_names_of_bars_are_cut_and_told_whole():
     assert shown == "virus_like_p…le_of_all"
 
 
+def test_the_page_says_which_classes_have_charts():
+    def page(count):
+        names = [f"kind{k:02}" for k in range(count) for _ in range(20 - k)]
+        table = pd.DataFrame({"class": names, "equivalent_diameter_angstrom": 100.0})
+        html = build_report({}, table, pd.DataFrame())
+        return sorted(set(re.findall(r"Size of (kind\d+)", html))), "12 commonest" in html
+
+    assert page(12) == ([f"kind{k:02}" for k in range(12)], False)
+    assert page(13) == ([f"kind{k:02}" for k in range(12)], True)
+
+
 def test_groups_are_compared_class_by_class_with_those_that_have_no_objects():
     table = scene("virus_like_particle", "a&b")[3].assign(group="treated, two days")
     found = [
@@ -312,33 +356,79 @@ def test_groups_are_compared_class_by_class_with_those_that_have_no_objects():
     counts = pd.concat(
         [
             counts_of(table).assign(
+                tomogram=f"t{number}",
                 group=group,
                 count=count,
                 density_per_micrometre3=density,
                 diameter_mean_angstrom=diameter,
             )
-            for group, count, density, diameter in found
+            for number, (group, count, density, diameter) in enumerate(found)
         ]
     )
     html = build_report({}, table, counts)
     assert Page(html).wrong == []
-    assert html.index("<h3>virus_like_particle by group") < html.index("<h3>a&amp;b by group")
+    # What is told of a class stands together.
+    rows = re.split("<h3>(virus_like_particle|a&amp;b)</h3>", html)
+    assert rows[1::2] == ["virus_like_particle", "a&amp;b"]
+    density, size, histogram = rows[2].split("</figure>")[:3]
+    assert "Density by group" in density
+    assert "Size by group" in size
+    assert "Size of virus_like_particle (n = 1)" in histogram
 
-    def told(heading):
-        chart = html[html.index(f"<h3>{heading}<") :].split("</figure>")[0]
+    def told(chart):
         return chart.count("<circle"), re.findall(r'end"><title>(.*?): (.*?)</title>', chart)
 
-    assert told("virus_like_particle by group") == (5, [
+    assert told(density) == (5, [
         ("no group", "0 (n = 1)"),
-        ("treated, two days", "45 ± 63.6 (n = 2)"),
-        ("untreated", "25 ± 7.07 (n = 2)"),
+        ("treated, two days", "45 ± 64 (n = 2)"),
+        ("untreated", "25.0 ± 7.1 (n = 2)"),
     ])  # fmt: skip
-    assert told("Size of virus_like_particle by group") == (3, [
+    assert told(size) == (3, [
         ("no group", "– (n = 0)"),
         ("treated, two days", "20 (n = 1)"),
-        ("untreated", "22 ± 1.41 (n = 2)"),
+        ("untreated", "22.0 ± 1.4 (n = 2)"),
     ])  # fmt: skip
-    assert "by group" not in build_report({}, table, counts_of(table))
+    assert "by group" not in build_report({}, table, counts.assign(group="one"))
+
+
+def test_groups_of_one_tomogram_each_are_told_in_tables():
+    table = scene("a&b", "c")[3]
+    counts = pd.concat(
+        [
+            counts_of(table).assign(
+                tomogram=group,
+                group=group,
+                density_per_micrometre3=[1234.56, 0.0],
+                diameter_mean_angstrom=[diameter, None],
+            )
+            for group, diameter in (("wild", 201.26), ("<mutant>", 199.0))
+        ]
+    )
+    html = build_report({}, table, counts)
+    assert Page(html).wrong == []
+    assert "<circle" not in html
+    cells = [
+        re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", part.split("</table>")[0])
+        for part in html.split(" by group: ")[1:3]
+    ]
+    assert cells == [
+        ["class", "&lt;mutant&gt;", "wild", "a&amp;b", "1,230", "1,230", "c", "0", "0"],
+        ["class", "&lt;mutant&gt;", "wild", "a&amp;b", "19.9", "20.1", "c", "–", "–"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([19.607 - 0.348, 19.607 + 0.348], "19.61 ± 0.49"),
+        ([3800.0, 3900.4], "3,850 ± 71"),
+        ([5.0, 5.0], "5 ± 0"),
+        ([0.0, 0.0, 0.00021], "0.00007 ± 0.00012"),
+        ([7.25], "7.25"),
+    ],
+)
+def test_means_have_as_many_digits_as_their_deviations_tell(values, text):
+    assert f">{text}</text>" in dots([("a", values)], "red", "x", "nm")
 
 
 def test_groups_of_the_segmenter_are_told_to_be_those_of_its_training():
@@ -353,7 +443,7 @@ def test_dots_lie_at_their_values_and_the_line_at_the_mean():
     drawn = dots([("a", [0.0, 10.0, np.nan]), ("b", [5.0])], "red", "x", "per µm³")
     at = {float(x) for x in re.findall(r'<circle cx="(.*?)"', drawn)}
     assert at == {195.0, 285.0, 375.0}
-    assert re.findall(r'class="mean" x1="(.*?)"', drawn) == ["285.0", "285.0"]
+    assert re.findall(r'class="mean" x1="(.*?)"', drawn) == ["285.0"]
     many = dots([("a", np.arange(5000.0))], "red", "x", "")
     assert many.count("<circle") < 300
     assert "n = 5,000" in many
@@ -406,6 +496,12 @@ def test_histogram_counts_every_finite_value():
     drawn = histogram([1.0, 2.0, 2.0, np.nan, 9.0], "red", "sizes", "nm")
     assert sum(int(n) for n in re.findall(r": (\d+)</title>", drawn)) == 4
     assert histogram([np.nan], "red", "sizes", "nm") == ""
+
+
+def test_bars_of_a_histogram_are_wide_where_values_are_few():
+    bars = lambda *given: histogram(*given).count("<rect")  # noqa: E731
+    assert [bars(range(n), "red", "sizes", "nm") for n in (3, 26, 2000)] == [5, 6, 20]
+    assert bars([0.2], "red", "confidence", "", (0, 1)) == 20
 
 
 @pytest.mark.parametrize(

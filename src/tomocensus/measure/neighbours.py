@@ -7,8 +7,10 @@ from scipy.spatial import cKDTree
 
 # Voxels; the surface of an object is cut into cubes with such edges, each of which is near or far.
 BLOCK = 8
-# Surface voxels of an object that are all looked at rather than told apart.
+# Surface voxels, or blocks, of an object that are all looked at rather than told apart.
 FEW = 300
+# Surface voxels looked at between two looks whether both objects touch.
+MANY = 5000
 
 
 class _Surface:
@@ -16,32 +18,42 @@ class _Surface:
 
     def __init__(self, points: np.ndarray):
         self.tree = cKDTree(points)
-        _, block = np.unique(points // BLOCK, axis=0, return_inverse=True)
-        order = np.argsort(block, kind="stable")
-        self.points = points[order]
-        self.starts = np.searchsorted(block[order], np.arange(block.max() + 1))
-        self.low = np.minimum.reduceat(self.points, self.starts)
-        self.high = np.maximum.reduceat(self.points, self.starts)
+        cube = points // BLOCK
+        cube -= cube.min(axis=0)
+        number = np.ravel_multi_index(tuple(cube.T), tuple(cube.max(axis=0) + 1))
+        order = np.argsort(number, kind="stable")
+        self.points, number = points[order], number[order]
+        self.starts = np.flatnonzero(np.append(True, number[1:] != number[:-1]))
+        low = np.minimum.reduceat(self.points, self.starts)
+        high = np.maximum.reduceat(self.points, self.starts)
+        self.low, self.high = low.min(axis=0), high.max(axis=0)
+        self.middles = cKDTree((low + high) / 2)
+        # No voxel of a block is farther from its middle.
+        self.radius = np.linalg.norm(high - low, axis=1).max() / 2
 
-    def _apart(self, other: _Surface) -> np.ndarray:
-        """Return for each block how far the other object's blocks are at least."""
-        between = np.maximum(
-            self.low[:, None] - other.high[None], other.low[None] - self.high[:, None]
-        )
-        return np.linalg.norm(np.maximum(between, 0), axis=2).min(axis=1)
+    def _apart(self, other: _Surface, limit: float) -> np.ndarray:
+        """Return for each block how far the other object is at least, infinity above the limit."""
+        room = self.radius + other.radius + 1e-3
+        away = other.middles.query(self.middles.data, distance_upper_bound=limit + room)[0]
+        return away - room
 
     def distance(self, other: _Surface, limit: float) -> float:
         """Return the least distance between both objects' voxels, infinity above the limit."""
         points = self.points
         if len(points) > FEW:
-            apart = self._apart(other)
+            apart = self._apart(other, limit)
             if apart.min() > limit:
                 return np.inf
             # No block that is farther away than some voxel can be nearest.
-            some = points[self.starts[apart <= limit]]
-            limit = min(limit, other.nearest(some, limit))
+            limit = min(limit, other.nearest(points[self.starts[apart <= limit]], limit))
             points = points[np.repeat(apart <= limit, np.diff([*self.starts, len(points)]))]
-        return other.nearest(points, limit)
+        best, parts = np.inf, -(-len(points) // MANY)
+        for start in range(parts):
+            best = min(best, other.nearest(points[start::parts], min(best, limit)))
+            # Voxels of two objects are never nearer.
+            if best <= 1:
+                break
+        return best
 
     def nearest(self, points: np.ndarray, limit: float) -> float:
         """Return the least distance to any of some points, infinity above the limit."""
@@ -53,25 +65,35 @@ class _Around:
     """Tells which objects may be near another one."""
 
     def __init__(self, parts: list[_Surface]):
-        self.low = np.array([part.low.min(axis=0) for part in parts])
-        self.high = np.array([part.high.max(axis=0) for part in parts])
-        self.middles = [(part.low + part.high) / 2 for part in parts]
-        self.owner = np.repeat(np.arange(len(parts)), [len(some) for some in self.middles])
-        self.tree = cKDTree(np.concatenate(self.middles))
+        self.low = np.array([part.low for part in parts])
+        self.high = np.array([part.high for part in parts])
+        self.middles = [part.middles for part in parts]
+        self.owner = np.repeat(np.arange(len(parts)), [tree.n for tree in self.middles])
+        self.tree = cKDTree(np.concatenate([tree.data for tree in self.middles]))
         # Of two blocks the middles are farther apart than the voxels by this at most.
-        self.room = max(np.linalg.norm(part.high - part.low, axis=1).max() for part in parts)
+        self.room = 2 * max(part.radius for part in parts)
 
     def within(self, i: int, reach: float, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return all others but those seen that a voxel of which may lie within reach of `i`.
 
         In the order of the distance between their boxes, which is returned as well, less a voxel.
         """
-        found = self.tree.query_ball_point(self.middles[i], reach + self.room)
-        others = np.setdiff1d(self.owner[np.concatenate(found).astype(int)], seen)
+        others = np.setdiff1d(self.owner[self._blocks(i, reach + self.room)], seen)
         apart = np.maximum(self.low[others] - self.high[i], self.low[i] - self.high[others])
         bound = np.maximum(np.linalg.norm(np.maximum(apart, 0), axis=1) - 1, 0)
         order = np.argsort(bound, kind="stable")
         return bound[order], others[order]
+
+    def _blocks(self, i: int, reach: float) -> np.ndarray:
+        """Return the blocks whose middles are within reach of a block of `i`."""
+        own, every = self.middles[i], self.tree.data
+        if own.n <= FEW:
+            return np.concatenate(self.tree.query_ball_point(own.data, reach)).astype(int)
+        # Each would be found from many blocks of a large object.
+        inside = (every >= own.mins - reach).all(axis=1) & (every <= own.maxes + reach).all(axis=1)
+        near = np.flatnonzero(inside)
+        away = own.query(every[near], distance_upper_bound=reach + 1e-3)[0]
+        return near[np.isfinite(away)]
 
 
 def neighbours(

@@ -60,7 +60,7 @@ def measure(
         corner = np.array([s.start for s in box])
         rows.append({"instance": number, **_one(mask, corner, labels.shape, voxel_size, offset)})
         surfaces.append(surface_voxels(mask) + corner)
-    table = pd.DataFrame(rows, columns=["instance"] if not rows else None)
+    table = pd.DataFrame(rows or {"instance": np.zeros(0, int)})
     numbers = table["instance"].to_numpy(dtype=int)
     if len(table):
         table["touches_border"] |= table["instance"].isin(list(cut))
@@ -88,7 +88,8 @@ def _join(table: pd.DataFrame, other: pd.DataFrame | None, columns: dict) -> pd.
     """Add those `columns` of `other` that it has, under their new names."""
     if other is None or "instance" not in other:
         return table
-    kept = other[["instance", *(c for c in columns if c in other)]]
+    # An empty table's column is of no type in particular.
+    kept = other[["instance", *(c for c in columns if c in other)]].astype({"instance": int})
     renamed = kept.rename(columns={old: new for old, new in columns.items() if new})
     return table.merge(renamed, on="instance", how="left")
 

@@ -30,6 +30,17 @@ def _number(value: float, span: float | None = None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def _mean(values: np.ndarray) -> str:
+    """Return the mean and, of several, ± their standard deviation to two digits; whole at least."""
+    if len(values) < 2:
+        return _number(values[0]) if len(values) else "–"
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    if spread <= 1e-9 * abs(mean):
+        return f"{_number(mean)} ± 0"
+    digits = max(0, 1 - int(np.floor(np.log10(spread))))
+    return f"{mean:,.{digits}f} ± {spread:,.{digits}f}"
+
+
 def svg(body: str, height: int, label: str) -> str:
     """Wrap drawing commands; the chart scales with the page."""
     return (
@@ -113,11 +124,7 @@ def dots(rows: list[tuple], colour: str, label: str, unit: str, zero: bool = Tru
 
 def _row_of_dots(name: str, values: np.ndarray, colour: str, y: int, place) -> str:
     """Draw name, number, dots and mean of sorted values; `place` tells where one lies along x."""
-    n, text = f"n = {values.size:,}", "–"
-    if values.size:
-        spread = float(values.std(ddof=1)) if values.size > 1 else 0.0
-        text = _number(float(values.mean()), spread)
-        text += f" ± {_number(spread, spread)}" if values.size > 1 else ""
+    n, text = f"n = {values.size:,}", _mean(values)
     parts = [
         f'<text x="180" y="{y - 1}" text-anchor="end">'
         f"<title>{escape(name)}: {text} ({n})</title>{escape(_short(name))}</text>"
@@ -134,8 +141,9 @@ def _row_of_dots(name: str, values: np.ndarray, colour: str, y: int, place) -> s
             f'<circle cx="{place(value):.1f}" cy="{at:.1f}" r="4" fill="{colour}" '
             'fill-opacity="0.75"/>'
         )
-    x = place(values.mean())
-    parts.append(f'<line class="mean" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 13}" y2="{y + 13}"/>')
+    if values.size > 1:
+        x = place(values.mean())
+        parts.append(f'<line class="mean" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 13}" y2="{y + 13}"/>')
     return "".join(parts)
 
 
@@ -145,8 +153,10 @@ def _range(low: float, high: float) -> tuple[float, float]:
     return (low - 0.5, high + 0.5) if same else (low, high)
 
 
-def histogram(values, colour: str, title: str, unit: str, limits=None, bins: int = 20) -> str:
+def histogram(values, colour: str, title: str, unit: str, limits=None) -> str:
     """Draw a histogram; values that are no numbers are left out.
+
+    Of few values the bars are wide (Rice's rule), so that they show a shape.
 
     Parameters
     ----------
@@ -156,13 +166,14 @@ def histogram(values, colour: str, title: str, unit: str, limits=None, bins: int
     title, unit : str
         Above the chart, and below its axis.
     limits : tuple of float, optional
-        Ends of the axis; the values' range without.
+        Ends of the axis, in 20 bars; the values' range without.
     """
     values = np.asarray(values, dtype=float)
     values = values[np.isfinite(values)]
     if not values.size:
         return ""
     low, high = _range(*(limits or (float(values.min()), float(values.max()))))
+    bins = 20 if limits else int(np.clip(np.ceil(2 * np.cbrt(values.size)), 5, 20))
     counts, edges = np.histogram(values, bins=bins, range=(low, high))
     ends = [_number(edge, (high - low) / bins) for edge in edges]
     step = (_WIDTH - _LEFT - 40) / bins
@@ -222,19 +233,29 @@ def lines(series: dict[str, tuple[list, list]], colours: list[str], label: str, 
 
 def table(header: list[str], rows: list[list]) -> str:
     """Return a plain HTML table; numbers are shortened and set to the right."""
-    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in header)
+    numbers = [[_is_number(value) for value in row] for row in rows]
+    right = [all(column) for column in zip(*numbers, strict=True)] or [False] * len(header)
+    head = "".join(
+        f'<th scope="col" class="{"n" if numeric else ""}">{escape(str(name))}</th>'
+        for name, numeric in zip(header, right, strict=True)
+    )
     body = []
-    for row in rows:
-        cells = []
-        for value in row:
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            text = _number(float(value)) if number else escape(str(value))
-            cells.append(f'<td class="n">{text}</td>' if number else f"<td>{text}</td>")
+    for row, kinds in zip(rows, numbers, strict=True):
+        cells = [
+            f'<td class="n">{_number(float(value))}</td>'
+            if numeric
+            else f"<td>{escape(str(value))}</td>"
+            for value, numeric in zip(row, kinds, strict=True)
+        ]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def confusion(matrix: list[list[float]], names: list[str]) -> str:

@@ -38,6 +38,8 @@ _COLUMNS = (
 _TEXT = ("tomogram", "group", "class", "separation")
 # Classes with charts of their own, and warnings that are seen without a click.
 _CHARTED, _WARNINGS = 12, 10
+# Tomograms with scores in a column each.
+_SCORED = 6
 # Of instances, of counts and of tomograms' records; a browser shows no more in good time.
 MOST_ROWS, MOST_COUNTS, MOST_RECORDS = 100_000, 5_000, 500
 
@@ -66,7 +68,7 @@ def build_report(
     counts : pandas.DataFrame
         Counts by tomogram, group and class; see `tomocensus.census.COUNT_COLUMNS`.
     evaluation : pandas.DataFrame, optional
-        Columns ``tomogram``, ``metric``, ``value``, ``note``.
+        Columns ``tomogram``, ``metric``, ``value``, ``note``; each metric once a tomogram.
     inputs : dict, optional
         Per tomogram the content of ``input.json``; its ``warnings`` are shown.
     provenance : dict, optional
@@ -230,25 +232,50 @@ def _warnings(inputs: dict) -> str:
     return f'<section class="card warn"><h2>Warnings</h2><ul>{shown}</ul>{rest}</section>'
 
 
-def _charts(instances: pd.DataFrame, counts: pd.DataFrame | None, colours: dict) -> str:
-    """Return counts by class, of each class by group, sizes by class, and confidence."""
+def _charts(instances: pd.DataFrame, counts: pd.DataFrame, colours: dict) -> str:
+    """Return counts by class, sizes by class, confidence, and each class by group.
+
+    Where groups have several tomograms, what is told of a class stands in a row.
+    """
     if not len(instances):
         return '<p class="muted">No instances were found.</p>'
     order = instances["class"].value_counts()
+    kinds = list(order.index[:_CHARTED])
     bars = [(name, int(n), css(colours[name])) for name, n in order.items()]
-    figures = [f"<figure><h3>Instances per class</h3>{charts.bars(bars, 'counts')}</figure>"]
-    figures += _by_group(counts, order.index[:_CHARTED], colours)
-    if "equivalent_diameter_angstrom" in instances:
-        figures += [
-            _sizes(instances[instances["class"] == name], name, css(colours[name]))
-            for name in order.index[:_CHARTED]
-        ]
+    rest = ""
+    if len(order) > _CHARTED:
+        rest = f"<figcaption>charts below: the {_CHARTED} commonest of them</figcaption>"
+    drawn = charts.bars(bars, "counts")
+    first = [f"<figure><h3>Instances per class</h3>{drawn}{rest}</figure>"]
     if "confidence" in instances:
         drawn = charts.histogram(
             instances["confidence"], "#0072b2", "Confidence of the class", "confidence", (0, 1)
         )
-        figures.append(f"<figure>{drawn}</figure>" if drawn else "")
-    return f'<div class="grid">{"".join(figures)}</div>'
+        first.append(f"<figure>{drawn}</figure>" if drawn else "")
+    sizes = {}
+    if "equivalent_diameter_angstrom" in instances:
+        parts = {name: instances[instances["class"] == name] for name in kinds}
+        sizes = {name: _sizes(part, name, css(colours[name])) for name, part in parts.items()}
+    groups = _groups(counts)
+    if len(groups) < 2:
+        return _grid([*first, *sizes.values()])
+    if all(part["tomogram"].nunique() == 1 for _, part in groups):
+        return _grid([first[0], *_single(groups, kinds), *first[1:], *sizes.values()])
+    rows = [
+        f"<h3>{escape(name)}</h3>"
+        + _grid([*_dots(groups, name, css(colours[name])), sizes.get(name, "")])
+        for name in kinds
+    ]
+    return (
+        f"{_grid(first)}<p>By group: a dot is a tomogram, the line the mean of the dots, beside it "
+        "mean ± standard deviation of tomograms. Where a tomogram has no such object its density "
+        f"is 0; for a size it needs a whole one.</p>{''.join(rows)}"
+    )
+
+
+def _grid(figures: list[str]) -> str:
+    """Return figures beside each other."""
+    return f'<div class="grid even">{"".join(figures)}</div>'
 
 
 def _sizes(part: pd.DataFrame, name: str, colour: str) -> str:
@@ -263,43 +290,68 @@ def _sizes(part: pd.DataFrame, name: str, colour: str) -> str:
         return f"<figure>{drawn}</figure>" if drawn else ""
     # Of a class that is always cut it is told why there is no chart.
     drawn = drawn or f"<h3>{escape(heading)}</h3>"
-    told = f"{'all' if left == len(part) else 'without'} {left:,} at the border, which may be cut"
-    return f"<figure>{drawn}<figcaption>{told}</figcaption></figure>"
+    told = (
+        f"without {left:,}" if left < len(part) else f"all {left:,}" if left > 1 else "the only one"
+    )
+    return (
+        f"<figure>{drawn}<figcaption>{told} at the border, which may be cut</figcaption></figure>"
+    )
 
 
-def _by_group(counts, classes, colours: dict) -> list[str]:
-    """Return charts of each class that compare the groups; none where there is one group.
+# What groups are compared by: column of the counts, factor, heading, unit, axis from 0.
+_COMPARED = (
+    ("density_per_micrometre3", 1, "Density", "objects per µm³", True),
+    ("diameter_mean_angstrom", 0.1, "Size", "mean diameter, nm", False),
+)
+
+
+def _groups(counts: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the groups, each with the counts of its tomograms."""
+    if not len(counts):
+        return []
+    names = counts["group"].astype(object).fillna("").astype(str)
+    counts = counts.assign(**{"class": counts["class"].astype(str).replace("", "unknown")})
+    return [(name or "no group", part) for name, part in counts.groupby(names)]
+
+
+def _values(counts: pd.DataFrame, kind: str, column: str, factor: float) -> list[float]:
+    """Return a value of a class for each tomogram."""
+    values = pd.to_numeric(counts.loc[counts["class"] == kind, column], errors="coerce")
+    return (values * factor).tolist()
+
+
+def _dots(groups: list, kind: str, colour: str) -> list[str]:
+    """Return the charts of a class that compare groups of tomograms.
 
     A dot is a tomogram, also one without such objects: objects of one tomogram are no repeats.
     """
-    if counts is None or not {"group", "class", "count"} <= set(counts) or not len(counts):
-        return []
-    groups = counts["group"].astype(object).fillna("").astype(str)
-    if groups.nunique() < 2:
-        return []
-    kinds = counts["class"].astype(str).replace("", "unknown")
-    shown = [
-        ("density_per_micrometre3", "{} by group", 1, "objects per µm³", True),
-        ("diameter_mean_angstrom", "Size of {} by group", 0.1, "mean diameter, nm", False),
-    ]
-    if "density_per_micrometre3" not in counts:
-        shown[0] = ("count", "{} by group", 1, "objects", True)
     figures = []
-    for kind in classes:
-        for column, heading, factor, unit, zero in shown:
-            if column not in counts:
-                continue
-            values = pd.to_numeric(counts[column], errors="coerce")[kinds == kind] * factor
-            parts = dict(tuple(values.groupby(groups[kinds == kind])))
-            rows = [(g or "no group", parts.get(g, ())) for g in sorted(groups.unique())]
-            title = heading.format(kind)
-            drawn = charts.dots(rows, css(colours[kind]), title, unit, zero)
-            if drawn:
-                figures.append(
-                    f"<figure><h3>{escape(title)}</h3>{drawn}"
-                    "<figcaption>a dot is a tomogram; their mean ± s.d.</figcaption></figure>"
-                )
+    for column, factor, heading, unit, zero in _COMPARED:
+        rows = [(name, _values(part, kind, column, factor)) for name, part in groups]
+        drawn = charts.dots(rows, colour, f"{heading} of {kind} by group", unit, zero)
+        figures.append(f"<figure><h4>{heading} by group</h4>{drawn}</figure>" if drawn else "")
     return figures
+
+
+def _single(groups: list, kinds: list[str]) -> list[str]:
+    """Return tables that compare groups of one tomogram each."""
+    figures, head = [], ["class", *(name for name, _ in groups)]
+    for column, factor, heading, unit, _ in _COMPARED:
+        rows = [
+            [kind, *(_rounded(_values(part, kind, column, factor)) for _, part in groups)]
+            for kind in kinds
+        ]
+        figures.append(
+            f"<figure><h3>{heading} by group: {unit}</h3>{charts.table(head, rows)}"
+            "<figcaption>One tomogram a group: what differs may be the groups or chance."
+            "</figcaption></figure>"
+        )
+    return figures
+
+
+def _rounded(values: list[float]) -> float:
+    """Return the one value with three digits."""
+    return float(f"{values[0]:.3g}") if values else float("nan")
 
 
 def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
@@ -312,12 +364,12 @@ def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
         "tomogram": ("tomogram", None),
         "group": ("group", None),
         "class": ("class", None),
-        "count": ("count", 1),
+        "count": ("objects", 1),
         "count_whole": ("whole", 1),
-        "volume_micrometre3": ("of µm³", 1),
+        "volume_micrometre3": ("looked at, µm³", 1),
         "density_per_micrometre3": ("per µm³", 1),
         "diameter_mean_angstrom": ("diameter, nm", 0.1),
-        "diameter_sd_angstrom": ("± s.d.", 0.1),
+        "diameter_sd_angstrom": ("s.d., nm", 0.1),
         "object_volume_mean_angstrom3": ("volume, nm³", 1e-3),
         "confidence_mean": ("confidence", 1),
     }
@@ -332,7 +384,12 @@ def _counts(counts: pd.DataFrame | None, pictures: dict) -> str:
     rows = [list(row) for row in zip(*columns, strict=True)]
     drawn = charts.table([scale[name][0] for name in used], rows)
     note = _left_out(len(counts), total, "counts", "counts.csv")
-    return f"<details><summary>Counts and sizes as a table</summary>{note}{drawn}</details>"
+    return (
+        f"<details><summary>Counts and sizes as a table</summary>{note}"
+        '<p class="muted">Looked at: in the mask, without padding. '
+        "Diameter and volume: means of whole objects, which touch no border. S.d.: between objects."
+        f"</p>{drawn}</details>"
+    )
 
 
 def _review(review: dict | None) -> str:
@@ -405,17 +462,30 @@ def _splits(pictures: dict[str, dict]) -> str:
 
 
 def _evaluation(evaluation: pd.DataFrame | None) -> str:
+    """Return the scores of each tomogram; of many their means, for the table lists all."""
     if evaluation is None or not len(evaluation):
         return ""
-    used = [name for name in ("tomogram", "metric", "value", "note") if name in evaluation]
-    rows = evaluation[used].astype(object)
-    if "value" in rows:
-        # One text among the values makes all of them text when they are read.
-        numbers = pd.to_numeric(rows["value"], errors="coerce")
-        rows["value"] = numbers.astype(object).where(numbers.notna(), rows["value"])
-    rows = rows.where(rows.notna(), "")
-    drawn = charts.table(used, rows.to_numpy().tolist())
-    return f'<section class="card"><h2>Against ground truth</h2>{drawn}</section>'
+    table = evaluation.assign(value=pd.to_numeric(evaluation["value"], errors="coerce"))
+    scores = table.pivot(index="metric", columns="tomogram", values="value")
+    scores = scores.reindex(index=table["metric"].unique(), columns=table["tomogram"].unique())
+    if scores.shape[1] <= _SCORED:
+        notes = table[["tomogram", "note"]].drop_duplicates()
+        told = [f"{name}: {note}" for name, note in notes.fillna("").to_numpy() if note]
+    else:
+        told = ["Of tomograms; those of each are in results/evaluation.csv"]
+        kinds = ("count", "mean", "std", "min", "max")
+        scores = pd.DataFrame({kind: scores.agg(kind, axis=1) for kind in kinds})
+        scores.columns = ["tomograms", "mean", "s.d.", "least", "greatest"]
+    rows = [
+        [metric, *values]
+        for metric, values in zip(scores.index, scores.to_numpy(float), strict=True)
+    ]
+    drawn = charts.table(["metric", *scores], rows)
+    note = f'<p class="muted">{escape(". ".join(told))}.</p>' if told else ""
+    return (
+        '<section class="card"><h2>Against ground truth</h2>'
+        f'<div class="fit">{drawn}</div>{note}</section>'
+    )
 
 
 def _models(models: dict) -> str:

@@ -162,9 +162,10 @@ window.onerror = (text) => {
     byId("previous").disabled = page === 0;
     byId("next").disabled = page >= pages - 1;
   }
-  shown.forEach(([name, title]) => {
+  shown.forEach(([name, title, scale]) => {
     const head = make("th", undefined, byId("head"));
     head.scope = "col";
+    if (scale) head.className = "n";
     make("button", title, head).addEventListener("click", () => {
       falling = order === name ? !falling : false;
       order = name;
