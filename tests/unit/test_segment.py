@@ -4,6 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from tomocensus.errors import InputError
@@ -36,6 +39,7 @@ from tomocensus.segment.targets import (
     IGNORE,
     TargetSlice,
     boundary_target,
+    check,
     hold_out,
     make_targets,
     outline,
@@ -286,6 +290,27 @@ def test_shape_is_kept_within_ten_per_cent():
     assert model_shape((1, 20, 30), 2.0, 10.0) == (1, 4, 6)
 
 
+@pytest.mark.parametrize("voxel_size", [7.0, 10.0, 14.0, 3.1])
+def test_slices_are_means_of_those_they_span_or_lie_between_two(rng, voxel_size):
+    values = rng.uniform(-1, 1, 23)
+    data = values[:, None, None] + rng.normal(scale=1e-4, size=(23, 16, 16))
+    source = Slices(Volume(data.astype(np.float32), voxel_size), 10.0, "dark")
+    count = round(23 * voxel_size / 10)
+    assert len(source) == count
+    ratio = 23 / count
+    if ratio > 1:
+        whole = np.concatenate([[0], np.cumsum(values)])
+        expected = np.diff(np.interp(np.arange(count + 1) * ratio, np.arange(24), whole)) / ratio
+    else:
+        expected = np.interp((np.arange(count) + 0.5) * ratio - 0.5, np.arange(23), values)
+    found = [(source[z] * source.scale + source.median).mean() for z in range(count)]
+    assert np.allclose(found, expected, atol=1e-3)
+    around = source.slab(count - 2, 5)
+    assert np.array_equal(
+        around, [source[z] for z in (count - 4, count - 3, count - 2, count - 1, count)]
+    )
+
+
 def test_every_annotated_slice_survives_rescaling():
     annotation = np.full((40, 8, 8), -1, np.int32)
     annotation[[5, 21, 22]] = 1
@@ -341,6 +366,24 @@ def test_outline_leaves_doubt_at_the_edge_of_annotation():
     result = outline(labels)
     assert (result[:, :2] == 0).all()
     assert (result[:, 2:] == IGNORE).all()
+
+
+@given(arrays(np.int8, st.tuples(*[st.integers(1, 7)] * 2), elements=st.integers(-1, 2)))
+def test_outline_is_what_its_four_neighbours_say(labels):
+    wanted = np.zeros(labels.shape, np.uint8)
+    for y, x in np.ndindex(labels.shape):
+        around = [
+            labels[at]
+            for at in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+            if 0 <= at[0] < labels.shape[0] and 0 <= at[1] < labels.shape[1]
+        ]
+        if labels[y, x] < 0:
+            wanted[y, x] = IGNORE
+        elif any(other >= 0 and other != labels[y, x] for other in around):
+            wanted[y, x] = 1
+        elif min(around, default=0) < 0:
+            wanted[y, x] = IGNORE
+    assert np.array_equal(outline(labels), wanted)
 
 
 def test_platt_finds_slope_and_offset():
@@ -746,11 +789,76 @@ def test_few_objects_are_held_out_whatever_the_draw():
     assert np.mean(held) > 0.9
 
 
+def slices_of(*objects, shape=(150, 400)):
+    """Return slices in which the first so many voxels are objects and the rest background."""
+    targets = []
+    for z, count in enumerate(objects):
+        target = np.zeros((2, *shape), np.uint8)
+        target[0].flat[:count] = 1
+        image = np.zeros((3, *shape), np.float32)
+        targets.append(TargetSlice("a", z, image, target, np.zeros(shape, bool)))
+    return targets
+
+
+def test_as_much_as_asked_for_is_held_out_and_nothing_of_little(rng):
+    targets = slices_of(9000, 9000)
+    targets[1].target[:, :100] = IGNORE
+    assert hold_out(targets, 0.3, rng)
+    held = sum((t.held_out & (t.target[0] != IGNORE)).sum() for t in targets)
+    assert 0 <= held - 0.3 * (150 + 50) * 400 < 48**2
+    assert not hold_out(slices_of(9000), 0, rng)
+    few = slices_of(9000, shape=(100, 299))
+    assert not hold_out(few, 0.3, rng)
+    assert not few[0].held_out.any()
+    none = slices_of(99)
+    assert not hold_out(none, 0.3, rng)
+    assert not none[0].held_out.any()
+
+
+@pytest.mark.parametrize(
+    ("objects", "shape", "told"),
+    [
+        ((20_000, 0), (150, 400), []),
+        ((20_000, 20_000), (150, 400), []),
+        ((40_000, 40_000), (150, 400), ["more object than"]),
+        ((40_000, 0), (150, 200), []),
+        ((40_000,), (150, 400), []),
+        ((200, 200), (150, 400), ["object voxels"]),
+        ((59_800, 0), (150, 400), []),
+        ((29_600, 29_500), (100, 297), ["background voxels", "more object than"]),
+        ((9_000,), (199, 100), ["19900 voxels"]),
+    ],
+)
+def test_what_keeps_annotation_from_teaching_is_told(objects, shape, told):
+    warnings = check(slices_of(*objects, shape=shape))
+    assert len(warnings) == len(told)
+    assert all(part in text for part, text in zip(told, warnings, strict=True))
+
+
+def test_membranes_are_targets_where_they_are_annotated():
+    shape = (6, 20, 20)
+    annotation = np.full(shape, -1)
+    annotation[2:4] = 0
+    annotation[2:4, 5:15, 5:15] = 4
+    membrane = np.full(shape, -1)
+    membrane[2, 4:16] = 0
+    membrane[2, 4:16, 9] = 1
+    noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    pair = AnnotatedVolume("a", Volume(noise, 10.0), annotation, "dark", "instance", membrane)
+    heads = ["probability", "boundary", "membrane"]
+    told, untold = make_targets(pair, 10.0, 3, heads)
+    assert np.array_equal(told.target[0], annotation[2] > 0)
+    assert np.array_equal(told.target[2], np.where(membrane[2] < 0, IGNORE, membrane[2]))
+    assert (untold.target[2] == IGNORE).all()
+    assert np.array_equal(untold.untold(), untold.target == IGNORE)
+
+
 def test_what_an_unannotated_slice_says_does_not_stand_in_for_the_next():
     shape = (12, 24, 24)
     annotation = np.full(shape, -1, np.int32)
     annotation[1] = 0
     annotation[1, 8:16, 8:16] = 1
+    annotation[1, :2] = -1
     weight = np.ones(shape, np.uint8)
     weight[1] = 7
     contacts = np.zeros(shape, bool)

@@ -63,7 +63,7 @@ def open_array(path: Path, voxel_size: float | None = None) -> np.ndarray:
     """
     raw, order, warnings = _raw_header(path)
     shape = _file_shape(raw)
-    start = HEADER_BYTES + max(int(raw["nsymbt"]), 0)
+    start = HEADER_BYTES + int(raw["nsymbt"])
     stored_shape, dtype = _stored(raw, shape, order)
     count = int(np.prod(stored_shape))
     if _opener(path) is open:
