@@ -193,6 +193,14 @@ def test_axes_are_turned(tmp_path):
     assert volume.nstart == (10, 20, 30)
 
 
+def test_an_order_of_axes_that_makes_no_sense_is_told_unless_it_is_left_out(tmp_path):
+    for axes, told in (((1, 1, 2), True), ((0, 0, 0), False), ((1, 2, 3), False)):
+        order = dict(zip(("mapc", "mapr", "maps"), axes, strict=True))
+        path = write_reference(tmp_path / "a.mrc", ramp("f4"), **order)
+        assert any("order of axes" in text for text in read_header(path).warnings) == told
+        np.testing.assert_array_equal(read_volume(path).data, ramp("f4"))
+
+
 def test_missing_and_unknown(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_header(tmp_path / "a.mrc")
@@ -260,7 +268,16 @@ def test_smallest_type(tmp_path, data, dtype):
 
 @pytest.mark.parametrize(
     ("high", "low", "dtype"),
-    [(0, 0, "u2"), (65535, 0, "u2"), (65536, 0, "f4"), (2**24, 0, "f4"), (5, -1, "i2")],
+    [
+        (0, 0, "u2"),
+        (65535, 0, "u2"),
+        (65536, 0, "f4"),
+        (2**24, 0, "f4"),
+        (5, -1, "i2"),
+        (2**15 - 1, -(2**15), "i2"),
+        (2**15, -1, "f4"),
+        (5, -(2**24), "f4"),
+    ],
 )
 def test_labels(tmp_path, high, low, dtype):
     data = np.array([low, 1, high]).reshape(1, 1, 3)
@@ -270,9 +287,9 @@ def test_labels(tmp_path, high, low, dtype):
     np.testing.assert_array_equal(found, data)
 
 
-@pytest.mark.parametrize("data", [np.array([2**24 + 1]), np.array([-1, 40000]), np.array([0.5])])
+@pytest.mark.parametrize("data", [np.array([2**24 + 1]), np.array([-(2**24) - 1]), np.array([0.5])])
 def test_labels_that_do_not_fit(tmp_path, data):
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match="integers"):
         write_labels(tmp_path / "a.mrc", Volume(data.reshape(1, 1, -1), 10.0))
     assert list(tmp_path.iterdir()) == []
 
@@ -286,6 +303,13 @@ def test_writer_gives_what_write_gives(tmp_path):
     assert (tmp_path / "a.mrc").read_bytes() == (tmp_path / "b.mrc").read_bytes()
 
 
+def test_signed_bytes_are_marked_for_imod_and_nothing_else_is(tmp_path):
+    for dtype, marked in (("i1", 1), ("i2", 0), ("f4", 0)):
+        write_mrc(tmp_path / "a.mrc", Volume(ramp(dtype), 10.0))
+        stamp, flags = np.frombuffer((tmp_path / "a.mrc").read_bytes()[152:160], "<i4")
+        assert (stamp, flags) == (1146047817 * marked, marked)
+
+
 def fail_inside(path):
     with open_mrc_writer(path, SHAPE, "f4", 10.0) as out:
         out[0] = 1
@@ -295,6 +319,11 @@ def fail_inside(path):
 def test_writer_leaves_nothing_after_an_error(tmp_path):
     with pytest.raises(RuntimeError):
         fail_inside(tmp_path / "a.mrc")
+    with (
+        pytest.raises(ValueError, match="no mode for int32"),
+        open_mrc_writer(tmp_path / "a.mrc", SHAPE, np.int32, 10.0),
+    ):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 
@@ -471,6 +500,22 @@ def test_a_volume_without_voxels_is_told(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", shape=(0, 4, 4), dtype="f4")
     with pytest.raises(InputError, match="holds no voxels"):
         read_header(tmp_path / "a.zarr", 10.0)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("factor", [1e-9, np.nan])
+def test_of_zarr_levels_of_no_usable_size_the_first_is_taken(tmp_path, version, factor):
+    path = write_zarr(tmp_path / "a.zarr", version)
+    group = zarr.open_group(path, mode="a")
+    content = group.attrs["multiscales"] if version == 2 else group.attrs["ome"]["multiscales"]
+    for dataset in content[0]["datasets"]:
+        scale = dataset["coordinateTransformations"][0]
+        scale["scale"] = [factor * value for value in scale["scale"]]
+    group.attrs.update({"multiscales": content, "ome": {"version": "0.5", "multiscales": content}})
+    assert read_header(path).voxel_size is None
+    header = read_header(path, 20.0)
+    assert (header.shape, header.voxel_size, header.warnings) == ((8, 8, 8), 20.0, [])
+    assert (read_volume(path, 20.0).data == 0).all()
 
 
 def test_slices_written_one_by_one_are_one_stack(tmp_path):
