@@ -59,6 +59,16 @@ def test_whole_numbers_are_padding_at_an_end_of_the_range_or_far_above_their_nei
         assert padding_value(padded, sampled(padded, 10**6)) == found
 
 
+def test_a_value_that_lies_anywhere_is_no_padding_though_it_fills_a_corner(rng):
+    data = rng.normal(size=(9, 40, 40)).astype(np.float32)
+    data[:, :3, :3] = 0
+    assert padding_value(data, sampled(data, 10**6)) is None  # less than 1 %
+    data[:, :6, :6] = 0
+    assert padding_value(data, sampled(data, 10**6)) == 0
+    data[rng.random(data.shape) < 0.2] = 0
+    assert padding_value(data, sampled(data, 10**6)) is None
+
+
 def test_black_and_white_are_those_of_what_is_no_padding(rng):
     data = rng.uniform(0, 1, (4, 60, 60)).astype(np.float32)
     data[:, :20] = -50

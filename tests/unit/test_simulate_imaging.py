@@ -1,5 +1,7 @@
 """The microscope and what comes after it, on densities whose image is known."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -8,15 +10,22 @@ from tomocensus.simulate import Imaging, image_labels
 from tomocensus.simulate.finish import deconvolve, denoise, encode, shade
 from tomocensus.simulate.microscope import (
     CORRECTIONS,
+    _Optics,
+    _slow,
+    _turned,
     accumulated_dose,
     contrast_transfer,
     damage,
+    low_pass,
     projection_matrix,
     surrounded_projection,
     tilt_angles,
+    transfer_of,
+    weighting,
 )
 
 PLAIN = {"jitter": 0.0, "tilt_step": 4.0}
+STILL = {"jitter": 0.0, "correction": "none"}
 
 
 def spots(shape=(24, 64, 64), count=40, seed=0):
@@ -281,3 +290,69 @@ def test_shading_is_smooth_and_of_the_asked_strength(rng):
     shaded = shade(flat, rng, background=0.5, gain=0.0)
     assert np.isclose(shaded.std(), 0.5, rtol=0.02)
     assert max(np.abs(np.diff(shaded, axis=axis)).max() for axis in range(3)) < 0.2
+
+
+@pytest.mark.parametrize("voltage", [120.0, 200.0, 300.0])
+def test_the_ctf_is_that_of_the_textbook(voltage):
+    planck, mass, charge, light = 6.62607015e-34, 9.1093837e-31, 1.602176634e-19, 299792458.0
+    energy = charge * voltage * 1e3
+    momentum = np.sqrt(2 * mass * energy * (1 + energy / (2 * mass * light**2)))
+    wavelength = planck / momentum * 1e10
+    k = np.linspace(0, 0.2, 200)
+    phase = np.pi * wavelength * 3e4 * k**2 - np.pi / 2 * 2.7e7 * wavelength**3 * k**4
+    expected = np.sqrt(1 - 0.1**2) * np.sin(phase) + 0.1 * np.cos(phase)
+    assert np.allclose(transfer_of(k**2, 3.0, voltage, 2.7, 0.1), expected, atol=2e-3)
+
+
+def test_the_weighting_rises_from_sirts_to_the_ramp():
+    ramp = weighting(64)
+    assert np.array_equal(ramp, np.arange(33) / 64)
+    steps = [weighting(64, count) for count in (1, 5, 40, 3000)]
+    assert np.allclose(steps[0], np.minimum(ramp, 0.02), rtol=1e-3)
+    # Each step adds what is left of the ramp times the frequency's weight.
+    assert np.allclose(steps[1][1:], ramp[1:] * (1 - (1 - steps[0] / ramp.clip(1e-9))[1:] ** 5))
+    assert all((one <= two + 1e-9).all() for one, two in itertools.pairwise([*steps, ramp]))
+    assert np.allclose(steps[-1], ramp, rtol=1e-3)
+
+
+def test_low_passes_fall_at_their_cutoff():
+    k = np.array([0.0, 0.1, 0.2, 0.4])
+    assert np.allclose(low_pass(k, "butterworth", 0.2, 4), [1, 256 / 257, 0.5, 1 / 257])
+    assert np.allclose(low_pass(k, "exponential", 0.2, 2), np.exp([0, -0.25, -1, -4]))
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_an_image_turns_about_its_middle(rng, side):
+    plane = rng.normal(size=(side, side)).astype(np.float32)
+    assert np.allclose(_turned(plane, 90), np.rot90(plane, -1), atol=1e-4)
+    assert np.allclose(_turned(plane, 180), plane[::-1, ::-1], atol=1e-4)
+
+
+def test_defocus_changes_across_a_tilted_image_as_its_height_does(rng):
+    plain, sloped = (
+        _Optics((32, 64), 15.0, Imaging(tilt_step=30, defocus_gradient=on, **STILL), rng)
+        for on in (False, True)
+    )
+    picture = ndimage.gaussian_filter(rng.normal(size=(32, 64)), 2).astype(np.float32)
+    untilted = plain.tilts.tolist().index(0)
+    one, two = (optics._signal(untilted, picture, (0, 0)) for optics in (plain, sloped))
+    assert np.allclose(one, two, atol=1e-5)
+    found = sloped._signal(untilted + 1, picture, (0, 0))
+    height = 32 * 15e-4 * np.tan(np.deg2rad(30))
+    for column, defocus in ((0, 4 - height), (63, 4 + height)):
+        local = _Optics((32, 64), 15.0, Imaging(tilt_step=30, defocus=defocus, **STILL), rng)
+        assert np.allclose(
+            local._signal(0, picture, (0, 0))[:, column], found[:, column], atol=1e-5
+        )
+
+
+def test_errors_of_alignment_move_the_image_by_as_much(rng):
+    optics = _Optics((32, 64), 15.0, Imaging(tilt_step=30, **STILL), rng)
+    picture = rng.normal(size=(32, 64)).astype(np.float32)
+    moved = optics._signal(2, picture, (3, -5))
+    still = optics._signal(2, picture, (0, 0))
+    assert np.allclose(moved, np.roll(still, (3, -5), axis=(0, 1)), atol=1e-4)
+    drift = _slow(rng, 41, 2.0)
+    assert np.allclose(drift.mean(axis=0), 0, atol=1e-9)
+    assert np.isclose(drift.std(), 2)
+    assert np.abs(np.diff(drift, axis=0)).max() < 2
