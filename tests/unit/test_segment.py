@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
+from scipy.special import expit
 
 from tomocensus.errors import InputError
 from tomocensus.models import Model, load_model, save_model
@@ -22,7 +23,16 @@ from tomocensus.segment import (
     train,
     training,
 )
-from tomocensus.segment.calibration import best_offset, calibration_error, platt
+from tomocensus.segment.calibration import (
+    best_offset,
+    calibrate,
+    calibration_error,
+    dice_annotated,
+    dice_by_group,
+    dice_held_out,
+    logits_of_slice,
+    platt,
+)
 from tomocensus.segment.contrast import (
     Slices,
     mirrored,
@@ -46,6 +56,7 @@ from tomocensus.segment.targets import (
 )
 from tomocensus.volume import Volume
 
+CPU = torch.device("cpu")
 TINY = TrainSettings(steps=240, patch=48, batch=4, width=8, depth=3, slices=3, learning_rate=5e-3)
 
 
@@ -395,6 +406,85 @@ def test_platt_finds_slope_and_offset():
     assert offset == pytest.approx(0.4, abs=0.05)
     before = calibration_error(1 / (1 + np.exp(-x)), y)
     assert calibration_error(1 / (1 + np.exp(-(slope * x + offset))), y) < 0.2 * before
+
+
+def test_the_calibration_error_is_the_mean_gap_over_bins():
+    p, truth = np.repeat([0.05, 0.95, 1.0], 100), np.tile([False, True], 150)
+    # The last two share a bin; over all of them the gaps would nearly cancel out.
+    assert calibration_error(p, truth) == pytest.approx((0.45 + 2 * 0.475) / 3)
+    assert calibration_error(truth.astype(float), truth) == 0
+
+
+def test_a_slice_of_any_size_is_scored_as_it_is_predicted(rng):
+    model, network = untrained()
+    image = rng.normal(size=(3, 61, 74)).astype(np.float32)
+    logits = logits_of_slice(network.eval(), image, CPU)
+    predicted = Predictor(model, "cpu")(image)
+    reach = halo(3)  # as far as it matters how slices go on beyond their border
+    assert logits.shape == predicted.shape
+    inner = (slice(None), slice(reach, -reach), slice(reach, -reach))
+    assert np.allclose(expit(logits[inner]), predicted[inner], atol=1e-5)
+
+
+def halves(rng, heads=1):
+    """Return a network and what of two slices it finds, and targets it fits, and half fits."""
+    _, network = untrained(heads=["probability", "boundary", "membrane"][:heads])
+    images = rng.normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        middle = [logits_of_slice(network.eval(), image, CPU).mean(axis=(1, 2)) for image in images]
+        network.head.bias -= torch.from_numpy(np.mean(middle, axis=0))
+    targets = []
+    for group, image, fitting in zip(("", "b"), images, (32, 16), strict=True):
+        found = logits_of_slice(network, image, CPU) > 0
+        target = np.where(np.arange(32) < fitting, found, ~found).astype(np.uint8)
+        target[0, :2] = IGNORE
+        held = np.zeros((32, 32), bool)
+        held[:16] = True
+        targets.append(TargetSlice("a", 0, image, target, held, group))
+    return network, targets
+
+
+def test_scores_are_those_of_what_is_annotated_and_of_what_is_held_out(rng):
+    network, targets = halves(rng)
+    fits, differs = (
+        [
+            dice(logits_of_slice(network, t.image, CPU)[0, rows] > 0, t.target[0, rows] == 1)
+            for t in targets
+        ]
+        for rows in (slice(2, 16), slice(2, 32))
+    )
+    scores = dice_by_group(network, targets, CPU)
+    assert scores == {
+        "no group": {"held_out_dice": 1, "held_out_voxels": 14 * 32},
+        "b": {"held_out_dice": pytest.approx(fits[1]), "held_out_voxels": 14 * 32},
+    }
+    assert dice_by_group(network, targets[:1], CPU) == {}
+    assert dice_held_out(network, targets[1:], CPU) == pytest.approx(fits[1])
+    assert dice_annotated(network, targets[1:], CPU) == pytest.approx(differs[1])
+    assert fits[1] < 0.9
+
+
+@pytest.mark.parametrize("trust", [1.0, 0.5])
+def test_what_calibration_finds_is_in_the_network(rng, trust):
+    network, targets = halves(rng, heads=3)
+    before = [logits_of_slice(network, t.image, CPU) for t in targets]
+    x = np.concatenate([logits[0, 2:16].ravel() for logits in before])
+    y = np.concatenate([t.target[0, 2:16].ravel() for t in targets]) == 1
+    slope, offset = platt(x, y)
+    heads = ["probability", "boundary", "membrane"]
+    metrics, fitted = calibrate(network, targets, heads, CPU, trust)
+    assert fitted["probability"] == pytest.approx([slope**trust, offset * trust])
+    assert fitted["membrane"][0] == 1
+    change = np.array([fitted[head] for head in heads])[:, :, None, None]
+    after = [logits_of_slice(network, t.image, CPU) for t in targets]
+    for old, new in zip(before, after, strict=True):
+        assert np.allclose(old * change[:, 0] + change[:, 1], new, atol=1e-5)
+    seen = np.concatenate([logits[0, 2:16].ravel() for logits in after])
+    error = calibration_error(expit(seen), y)
+    assert metrics["held_out_dice"] == pytest.approx(dice(seen > 0, y))
+    assert metrics["held_out_probability_calibration_error"] == pytest.approx(error, abs=1e-4)
+    assert metrics["held_out_probability_voxels"] == y.size
+    assert metrics["held_out_boundary_voxels"] == 2 * 16 * 32
 
 
 def test_rare_and_doubtful_voxels_pass_one_half_with_the_best_offset():
