@@ -7,9 +7,10 @@ import pytest
 from scipy import ndimage
 
 from tomocensus.simulate import Imaging, image_labels
-from tomocensus.simulate.finish import deconvolve, denoise, encode, shade
+from tomocensus.simulate.finish import deconvolve, denoise, encode, fill_wedge, shade
 from tomocensus.simulate.microscope import (
     CORRECTIONS,
+    _electrons,
     _Optics,
     _slow,
     _turned,
@@ -356,3 +357,85 @@ def test_errors_of_alignment_move_the_image_by_as_much(rng):
     assert np.allclose(drift.mean(axis=0), 0, atol=1e-9)
     assert np.isclose(drift.std(), 2)
     assert np.abs(np.diff(drift, axis=0)).max() < 2
+
+
+def test_phases_are_flipped_where_the_assumed_defocus_says(rng):
+    spectrum = np.fft.rfft2(rng.normal(size=(32, 48)))
+    true, assumed = (contrast_transfer((32, 48), 15.0, value) for value in (4.0, 3.0))
+    for correction, factor in (("none", true), ("flip", true * np.sign(assumed)), ("ideal", 1)):
+        optics = _Optics((32, 48), 15.0, Imaging(correction=correction), rng)
+        seen = optics._seen(spectrum, 4.0, 3.0)
+        assert np.allclose(seen, np.fft.irfft2(spectrum * factor, s=(32, 48)), atol=1e-4)
+
+
+def test_one_border_is_lost_and_nothing_else(rng):
+    optics = _Optics((20, 30), 15.0, Imaging(missed=0.4), rng)
+    sides = set()
+    for _ in range(60):
+        before, grain = rng.normal(size=(2, 20, 30))
+        seen, other = optics._lose_border(rng, {"all": before.copy()}, grain.copy())
+        lost = seen["all"] != before
+        assert np.array_equal(lost, other != grain)
+        rows, columns = np.nonzero(lost.any(axis=1))[0], np.nonzero(lost.any(axis=0))[0]
+        if not len(rows):
+            continue
+        assert lost[np.ix_(rows, columns)].all()
+        assert np.allclose(seen["all"][lost], before.mean())
+        axis = 0 if len(columns) == 30 else 1
+        assert (len(rows), len(columns))[1 - axis] == (20, 30)[1 - axis]
+        assert (len(rows) / 20, len(columns) / 30)[axis] <= 0.4
+        sides.add((axis, (rows, columns)[axis][0] == 0))
+    assert len(sides) == 4
+
+
+def test_electrons_that_come_through_are_fewer_at_high_tilt():
+    tilt = np.deg2rad(60)
+    assert np.isclose(_electrons(Imaging(), tilt), 0.5)
+    assert np.isclose(_electrons(Imaging(thickness=0.7), tilt), np.exp(-0.7))
+    assert _electrons(Imaging(thickness=0.7), 0.0) == 1
+
+
+def test_deconvolution_is_a_wiener_filter_of_a_falling_ratio():
+    point = np.zeros((24, 40, 32), np.float32)
+    point[0, 0, 0] = 1
+    found = np.fft.rfftn(deconvolve(point, 15.0, 4.0, strength=0.8, fall=0.7))
+    assert np.abs(found.imag).max() < 1e-4
+    kz, ky, kx = np.meshgrid(
+        np.fft.fftfreq(24), np.fft.fftfreq(40), np.fft.rfftfreq(32), indexing="ij"
+    )
+    k = np.sqrt(kz**2 + ky**2 + kx**2)
+    transfer = transfer_of((k / 15.0) ** 2, 4.0)
+    ratio = 10**2.4 * np.exp(-200 * 0.7 * k / 15.0)
+    ratio *= np.sin(np.pi / 2 * np.minimum(1, k / 0.02)) ** 2
+    expected = transfer * ratio / (transfer**2 * ratio + 1)
+    assert np.corrcoef(found.real.ravel(), expected.ravel())[0, 1] > 0.999
+    assert np.abs(found.real - expected).mean() < 0.02 * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize("method", ["gaussian", "shrinkage", "diffusion"])
+def test_denoising_knows_no_unit_and_no_direction(method, rng):
+    data = rng.normal(size=(13, 13, 13)).astype(np.float32)
+    done = denoise(data, method, 0.7)
+    assert np.allclose(denoise(data * 8, method, 0.7), done * 8, atol=1e-4)
+    for axis in range(3):
+        assert np.allclose(
+            denoise(np.flip(data, axis), method, 0.7), np.flip(done, axis), atol=1e-4
+        )
+    if method != "shrinkage":
+        assert np.isclose(done.sum(), data.sum(), atol=0.05)
+
+
+def test_a_filled_wedge_brings_its_share_of_the_specimen(rng):
+    density, data = spots(), rng.normal(size=(24, 64, 64)).astype(np.float32)
+    assert np.array_equal(fill_wedge(data, density, 0.0), data)
+    whole = fill_wedge(data, density, 1.0)
+    assert np.isclose(whole.std(), 1, atol=1e-3)
+    assert np.corrcoef(whole.ravel(), density.ravel())[0, 1] > 0.9
+    assert np.allclose(fill_wedge(data, density, 0.3), 0.7 * data + 0.3 * whole, atol=1e-5)
+
+
+def test_contrast_changes_by_a_factor_of_the_asked_spread(rng):
+    shaded = shade(np.full((16, 64, 64), -2.0, np.float32), rng, background=0.0, gain=0.3)
+    factor = np.log(shaded / -2)
+    assert np.isclose(factor.mean(), 0, atol=1e-3)
+    assert np.isclose(factor.std(), 0.3, rtol=0.01)
