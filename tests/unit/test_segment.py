@@ -43,7 +43,7 @@ from tomocensus.segment.contrast import (
 )
 from tomocensus.segment.inference import Predictor
 from tomocensus.segment.network import build, fold, halo, widened
-from tomocensus.segment.optimisation import masked_loss
+from tomocensus.segment.optimisation import _schedule, masked_loss, optimise
 from tomocensus.segment.patches import Patches
 from tomocensus.segment.targets import (
     IGNORE,
@@ -219,6 +219,32 @@ def test_maps_made_ahead_are_the_same(voxel_size, monkeypatch):
         assert made[2:5].any()
         assert not made[5:9].any()
         assert np.array_equal(made, alone[head])
+
+
+class Through:
+    """A predictor that returns the middle slice."""
+
+    slices, device = 3, CPU
+
+    def __call__(self, slab):
+        return slab[1:2]
+
+
+@pytest.mark.parametrize("voxel_size", [6.0, 10.0, 23.0])
+def test_maps_between_two_model_slices_are_blended(rng, voxel_size):
+    tomogram = Volume(rng.normal(size=(11, 20, 20)).astype(np.float32), voxel_size)
+    source = Slices(tomogram, 10.0, "dark")
+    mask = np.zeros(tomogram.shape, np.uint8)
+    mask[[0, 3, 4, 10], 5] = 1
+    shown = np.stack([resize_slice(source[k], (20, 20)) for k in range(len(source))])
+    for looked, wanted in ((None, range(11)), (mask, [0, 3, 4, 10])):
+        made = dict(inference._output_slices(Through(), source, tomogram.shape, looked))
+        assert list(made) == list(wanted)
+        for z, image in made.items():
+            place = np.clip((z + 0.5) * len(source) / 11 - 0.5, 0, len(source) - 1)
+            below, above = int(np.floor(place)), int(np.ceil(place))
+            expected = shown[below] * (1 - place % 1) + shown[above] * (place % 1)
+            assert np.allclose(image[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("length", "pad"), [(5, 3), (4, 9)])
@@ -499,6 +525,69 @@ def test_rare_and_doubtful_voxels_pass_one_half_with_the_best_offset():
     assert best_offset(truth * 20.0 - 10, truth) == 0
 
 
+def optimised(scores, steps=24, **options):
+    """Train a little; return the network, the history, and the averages that were scored."""
+    _, network = untrained()
+    target = np.zeros((2, 1, 64, 64), np.uint8)
+    target[:, :, 20:40] = 1
+    image = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
+    one = TargetSlice("a", 0, image, target[:, 0], np.zeros((64, 64), bool))
+    patches = Patches([one], 16, np.random.default_rng(0))
+    seen, left = [], iter(scores)
+
+    def validate(averaged):
+        seen.append({name: value.clone() for name, value in averaged.state_dict().items()})
+        return next(left)
+
+    settings = replace(TINY, steps=steps, batch=1)
+    weight = torch.tensor([0.5, 0.5])
+    given = (network, patches, settings, 1e-3, weight, CPU, validate if scores else None)
+    return (*optimise(*given, **options), seen, network)
+
+
+def same(one, two):
+    return all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_the_best_average_is_kept_and_training_ends_where_none_is_better():
+    # The first four come too early to count, the sixth is the best, and five after it are not.
+    scores = [0.9] * 4 + [0.3, 0.5, 0.5, 0.1, 0.2, 0.5, 0.4, 0.8]
+    averaged, history, seen, _ = optimised(scores)
+    assert [line["validation"] for line in history] == scores[:11]
+    assert [line["step"] for line in history] == list(range(2, 24, 2))
+    assert same(averaged.state_dict(), seen[5])
+    averaged, history, seen, _ = optimised([0.1 * number for number in range(12)])
+    assert len(history) == 12
+    assert same(averaged.state_dict(), seen[-1])
+
+
+def test_the_average_lags_behind_and_frozen_statistics_stay():
+    _, before = untrained()
+    averaged, _, _, network = optimised([], steps=1)
+    old, new = before.state_dict(), network.state_dict()
+    for name, value in averaged.state_dict().items():
+        if value.dtype.is_floating_point:
+            assert torch.allclose(value, old[name] + (new[name] - old[name]) * 9 / 11, atol=1e-6)
+    assert not same({"": old["head.weight"]}, {"": new["head.weight"]})
+    frozen = optimised([], steps=3, frozen_statistics=True)[3].state_dict()
+    free = optimised([], steps=3)[3].state_dict()
+    running = [name for name in old if "running" in name]
+    assert all(torch.equal(frozen[name], old[name]) for name in running)
+    assert not any(torch.equal(free[name], old[name]) for name in running)
+
+
+def test_the_rate_rises_then_falls_to_a_hundredth():
+    settings = replace(TINY, steps=400)
+    rates = [_schedule(step, settings, step / 400) for step in range(1, 401)]
+    assert np.allclose(rates[:20], np.arange(1, 21) / 20)
+    assert (np.diff(rates[19:]) < 0).all()
+    assert rates[210 - 1] == pytest.approx(0.505)
+    assert rates[-1] == pytest.approx(0.01)
+    timed = replace(settings, minutes=1.0)
+    assert _schedule(100, timed, 0.1) == 0.5
+    assert [_schedule(500, timed, part) for part in (0, 0.5, 1)] == pytest.approx([1, 0.505, 0.01])
+
+
 def test_dice_weight_counts_for_its_own_head():
     target = torch.zeros(1, 2, 8, 8)
     target[..., 0] = 1
@@ -540,7 +629,11 @@ def test_files_hold_what_predict_returns(trained, tmp_path):
             assert file.header.origin.x == pytest.approx(10.0)
     assert (expected["probability"][1] == 0).all()
     assert facts["heads"] == ["probability", "boundary"]
-    assert (tmp_path / "u.mrc").is_file()
+    p = np.clip(expected["probability"] / 100, 1e-6, 1 - 1e-6)
+    entropy = -100 * (p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    with mrcfile.open(tmp_path / "u.mrc") as file:
+        assert np.abs(file.data - entropy).max() < 5  # of rounded per cent
+        assert file.data.max() == 100
 
 
 def test_missing_head_is_told(trained, tmp_path):
