@@ -629,6 +629,9 @@ def test_files_hold_what_predict_returns(trained, tmp_path):
             assert file.header.origin.x == pytest.approx(10.0)
     assert (expected["probability"][1] == 0).all()
     assert facts["heads"] == ["probability", "boundary"]
+    slab = Slices(tomogram, 10.0, "dark").slab(2, 3)
+    percent = 100 * Predictor(trained[0], "cpu")(slab)[0]
+    assert np.abs(expected["probability"][2] - percent).max() <= 0.5 + 1e-3
     p = np.clip(expected["probability"] / 100, 1e-6, 1 - 1e-6)
     entropy = -100 * (p * np.log2(p) + (1 - p) * np.log2(1 - p))
     with mrcfile.open(tmp_path / "u.mrc") as file:
