@@ -44,7 +44,7 @@ from tomocensus.segment.contrast import (
 from tomocensus.segment.inference import Predictor
 from tomocensus.segment.network import build, fold, halo, widened
 from tomocensus.segment.optimisation import _schedule, masked_loss, optimise
-from tomocensus.segment.patches import Patches
+from tomocensus.segment.patches import ZOOM, Patches
 from tomocensus.segment.targets import (
     IGNORE,
     TargetSlice,
@@ -779,6 +779,36 @@ def test_patches_are_turned_mirrored_and_scaled():
             angles.append(np.degrees(np.linalg.eigh(np.cov(y, x))[1][0, 1]))
     assert len(angles) > 10
     assert len({round(angle / 10) for angle in angles}) > 5
+
+
+def test_patches_are_cut_from_turned_squares_within_their_windows(rng):
+    patches = Patches([slice_of(np.zeros((1, 64, 64)), np.ones((64, 64)))], 33, rng)
+    grids = patches._grids(200).numpy()
+    assert np.abs(grids).max() <= 1
+    assert np.allclose(grids[:, 16, 16], 0, atol=1e-6)
+    # What a step along rows and columns of a patch is in voxels of the slice: x, y.
+    along = (grids[:, 1:] - grids[:, :-1]).mean(axis=(1, 2)) * patches._side() / 2
+    across = (grids[:, :, 1:] - grids[:, :, :-1]).mean(axis=(1, 2)) * patches._side() / 2
+    assert np.allclose((along * across).sum(axis=1), 0, atol=1e-5)
+    zoom = np.hypot(*along.T)
+    assert np.allclose(zoom, np.hypot(*across.T), rtol=1e-4)
+    assert np.isclose(np.log([zoom.min(), zoom.max()]), [-ZOOM, ZOOM], atol=0.02).all()
+    turned = np.sign(across[:, 0] * along[:, 1] - across[:, 1] * along[:, 0])
+    assert 0.35 < (turned > 0).mean() < 0.65
+    angles = np.histogram(np.arctan2(along[:, 1], along[:, 0]), 8, (-np.pi, np.pi))[0]
+    assert angles.min() > 8
+
+
+def test_half_of_the_patches_lie_on_objects_and_half_are_upside_down(rng):
+    target = np.zeros((500, 600), np.uint8)
+    target[200:209, 300:309] = 1
+    image = np.broadcast_to(np.array([-3.0, 0, 3])[:, None, None], (3, 500, 600))
+    images, wanted, _ = Patches([slice_of(image, target)], 40, rng).batch(80)
+    assert 0.4 < (wanted == 1).any(dim=(1, 2, 3)).float().mean() < 0.6
+    low, middle, high = images.mean(dim=(2, 3)).T
+    up = (low < middle) & (middle < high)
+    assert (up | ((low > middle) & (middle > high))).all()
+    assert 0.3 < up.float().mean() < 0.7
 
 
 def test_more_slices_join_the_patches():
