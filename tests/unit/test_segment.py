@@ -42,7 +42,7 @@ from tomocensus.segment.contrast import (
     scale_annotation,
 )
 from tomocensus.segment.inference import Predictor
-from tomocensus.segment.network import build, fold, halo, widened
+from tomocensus.segment.network import build, fold, from_card, halo, widened
 from tomocensus.segment.optimisation import _schedule, masked_loss, optimise
 from tomocensus.segment.patches import ZOOM, Patches
 from tomocensus.segment.targets import (
@@ -525,14 +525,19 @@ def test_rare_and_doubtful_voxels_pass_one_half_with_the_best_offset():
     assert best_offset(truth * 20.0 - 10, truth) == 0
 
 
+def learner():
+    """Return a network and what it may learn: a stripe."""
+    _, network = untrained()
+    target = np.zeros((64, 64), np.uint8)
+    target[20:40] = 1
+    image = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
+    one = TargetSlice("a", 0, image, np.stack([target, target]), np.zeros((64, 64), bool))
+    return network, Patches([one], 16, np.random.default_rng(0))
+
+
 def optimised(scores, steps=24, **options):
     """Train a little; return the network, the history, and the averages that were scored."""
-    _, network = untrained()
-    target = np.zeros((2, 1, 64, 64), np.uint8)
-    target[:, :, 20:40] = 1
-    image = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
-    one = TargetSlice("a", 0, image, target[:, 0], np.zeros((64, 64), bool))
-    patches = Patches([one], 16, np.random.default_rng(0))
+    network, patches = learner()
     seen, left = [], iter(scores)
 
     def validate(averaged):
@@ -547,6 +552,32 @@ def optimised(scores, steps=24, **options):
 
 def same(one, two):
     return all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_steps_are_those_of_adamw_on_the_clipped_gradient_of_the_loss():
+    network, patches = learner()
+    weights = list(network.train().parameters())
+    first, second = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+    losses = []
+    for step in (1, 2, 3):
+        rate = 1e-3 * _schedule(step, replace(TINY, steps=3), step / 3)
+        image, target, counts = patches.batch(1)
+        loss = masked_loss(network(image), target, torch.tensor([0.5, 0.5]), counts)
+        losses.append(loss.item())
+        found = torch.autograd.grad(loss, weights)
+        length = torch.sqrt(sum((one**2).sum() for one in found))
+        with torch.no_grad():
+            for weight, one, mean, square in zip(weights, found, first, second, strict=True):
+                one = one * min(1, 5 / (length + 1e-6))
+                mean += 0.1 * (one - mean)
+                square += 0.001 * (one**2 - square)
+                move = mean / (1 - 0.9**step)
+                weight *= 1 - 1e-3 * rate
+                weight -= rate * move / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+    _, history, _, trained = optimised([], steps=3)
+    assert [line["loss"] for line in history] == pytest.approx(losses, rel=1e-3)
+    for one, two in zip(trained.parameters(), weights, strict=True):
+        assert torch.allclose(one, two, atol=2e-5)
 
 
 def test_the_best_average_is_kept_and_training_ends_where_none_is_better():
@@ -745,6 +776,31 @@ def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():
     assert (shifted[:3, 2:] == 0).all()
     assert (shifted[2] == 0).all()
     assert (shifted[3] == 1).all()  # all voxels count alike
+
+
+def test_what_the_base_says_is_that_of_its_prediction_for_heads_it_knows(rng):
+    model, network = untrained(heads=("probability", "boundary", "membrane"))
+    image = rng.normal(size=(3, 32, 40)).astype(np.float32)
+    target = np.full((3, 32, 40), IGNORE, np.uint8)
+    target[0] = 1
+    untold = TargetSlice("a", 0, image, target, np.zeros((32, 40), bool))
+    told = replace(untold, target=np.ones_like(target))
+    training._expect(network.train(), [untold, told], np.array([True, True, False]))
+    said = expit(logits_of_slice(from_card(model.card, model.weights, "a").eval(), image, CPU))
+    assert np.allclose(untold.expected[:2], said[:2], atol=1e-6)
+    assert np.isnan(untold.expected[2]).all()
+    assert told.expected is None
+
+
+def test_heads_start_at_the_odds_of_their_annotation():
+    network = build({"slices": 3, "width": 4, "depth": 2}, 3)
+    targets = slices_of(9_000, 20_999, shape=(150, 300))
+    for t in targets:
+        t.target = np.concatenate([t.target, np.full((1, 150, 300), IGNORE, np.uint8)])
+        t.target[1, :75] = IGNORE
+    training._start_head(network, targets)
+    odds = [30_000 / 60_002, 1 / 45_001, 1]
+    assert np.allclose(network.head.bias.detach().numpy(), np.log(odds), atol=1e-6)
 
 
 def slice_of(image, target):
