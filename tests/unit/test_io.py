@@ -468,6 +468,10 @@ def test_zarr_faults(tmp_path):
     zarr.create_array(tmp_path / "b.zarr", shape=(2, 3, 4, 5), dtype="f4")
     with pytest.raises(InputError, match="one volume"):
         read_header(tmp_path / "b.zarr")
+    zarr.create_array(tmp_path / "c.zarr", shape=(3, 4, 5), dtype="c8")
+    for read in (read_header, open_array):
+        with pytest.raises(InputError, match="holds complex64, not grey values"):
+            read(tmp_path / "c.zarr", 10.0)
 
 
 def test_zarr_with_axes_in_another_order_is_refused(tmp_path):

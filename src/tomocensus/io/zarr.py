@@ -107,6 +107,10 @@ def _levels(path: Path, warnings: list[str]) -> list[_Level]:
                 f"{path}: has shape {shape}; one volume z, y, x is needed, without further "
                 "channels and time points."
             )
+        if level.array.dtype.kind not in "iufb":
+            raise InputError(
+                f"{path}: holds {level.array.dtype}, not grey values. Write it as float32."
+            )
     return levels
 
 
