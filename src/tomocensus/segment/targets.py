@@ -232,8 +232,8 @@ def check(targets: list[TargetSlice]) -> list[str]:
             f"only {background} background voxels are annotated: the network cannot learn what is "
             "no object. Mark background too (0), do not leave it unlabelled (-1)"
         )
-    full = [t for t in targets if (t.target[0] == 1).sum() == 0]
-    if len(targets) > 1 and not full and background < objects:
+    everywhere = all((t.target[0] == 1).any() for t in targets)
+    if len(targets) > 1 and everywhere and background < objects:
         warnings.append(
             "more object than background is annotated; add a slice with few objects, or empty "
             "places will be called object"
