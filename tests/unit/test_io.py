@@ -340,6 +340,7 @@ def test_tiff(tmp_path, byteorder, compression):
     volume = read_volume(path, 40.0)
     np.testing.assert_array_equal(volume.data, ramp("f4"))
     assert volume.data.dtype.isnative
+    assert volume.data.dtype == read_header(path).dtype == np.float32
     assert isinstance(volume.data, np.memmap) == (byteorder == "<" and compression is None)
     assert read_header(path).voxel_size is None
     path.write_bytes(path.read_bytes()[:300])
@@ -367,6 +368,26 @@ def test_imagej_voxel_size(tmp_path):
     tifffile.imwrite(path, ramp("f4"), imagej=True, resolution=scale, metadata=metadata)
     assert read_header(path).voxel_size == pytest.approx(10.52, rel=1e-5)
     np.testing.assert_array_equal(read_volume(path).data, ramp("f4"))
+
+
+def test_tiff_that_states_only_some_sizes_or_an_unknown_unit(tmp_path):
+    path = tmp_path / "a.tif"
+    for metadata, scale, size in (
+        ({"unit": "nm"}, (0.5, 0.5), 20),
+        ({"unit": "pixel", "spacing": 3}, (0.5, 0.5), None),
+    ):
+        metadata["axes"] = "ZYX"
+        tifffile.imwrite(path, ramp("f4"), imagej=True, resolution=scale, metadata=metadata)
+        assert read_header(path).voxel_size == size
+    path = tmp_path / "a.ome.tif"
+    for metadata, size in (
+        ({"PhysicalSizeX": 2, "PhysicalSizeXUnit": "nm"}, 20),
+        ({"PhysicalSizeX": 0.002}, 20),
+        ({"PhysicalSizeX": 2, "PhysicalSizeXUnit": "pixel"}, None),
+        ({}, None),
+    ):
+        tifffile.imwrite(path, ramp("f4"), metadata={"axes": "ZYX", **metadata})
+        assert read_header(path).voxel_size == size
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -436,6 +457,7 @@ def test_zarr_levels(tmp_path, version, lead):
     finest = read_volume(path)
     assert (finest.shape, finest.voxel_size) == ((8, 8, 8), 10.0)
     assert finest.origin == (10.0, 20.0, 30.0)
+    assert read_header(path).shape == open_array(path).shape == (8, 8, 8)
     middle = read_volume(path, 20.0)
     assert (middle.shape, middle.voxel_size) == ((4, 4, 4), 20.0)
     assert (middle.data == 1).all()
@@ -443,6 +465,27 @@ def test_zarr_levels(tmp_path, version, lead):
     assert header.voxel_size == 40.0
     assert any("nearest" in text for text in header.warnings)
     assert open_array(path)[2:4].shape == (2, 8, 8)
+
+
+def test_of_unlike_sides_of_a_zarr_voxel_that_of_x_counts(tmp_path):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.create_array("0", shape=SHAPE, dtype="u1")
+    level = {
+        "path": "0",
+        "coordinateTransformations": [
+            {"type": "translation", "translation": [1, 2, 3]},
+            {"type": "scale", "scale": [3, 2, 1]},
+        ],
+    }
+    whole = [{"type": "scale", "scale": [2, 2, 2]}]
+    axes = [{"name": n, "unit": u} for n, u in zip("zyx", ("nm", "Angstrom", "nm"), strict=True)]
+    group.attrs["multiscales"] = [
+        {"axes": axes, "datasets": [level], "coordinateTransformations": whole}
+    ]
+    header = read_header(tmp_path / "a.zarr")
+    assert (header.voxel_size, header.dtype) == (20.0, np.uint8)
+    assert header.origin == (60.0, 8.0, 60.0)
+    assert any("20 x 4 x 60 Å" in text for text in header.warnings)
 
 
 def test_zarr_without_unit_is_angstrom(tmp_path):
@@ -456,7 +499,7 @@ def test_plain_zarr_array(tmp_path):
     array[...] = ramp("i2")
     volume = read_volume(tmp_path / "a.zarr", 5.0)
     np.testing.assert_array_equal(volume.data, ramp("i2"))
-    assert volume.voxel_size == 5.0
+    assert (volume.voxel_size, volume.origin) == (5.0, (0.0, 0.0, 0.0))
 
 
 def test_zarr_faults(tmp_path):
