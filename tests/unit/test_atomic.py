@@ -53,6 +53,9 @@ def test_folder_replaces_folder(tmp_path):
 @pytest.mark.parametrize("library", [SimpleNamespace(), SimpleNamespace(renameat2=lambda *_: -1)])
 def test_folder_replaces_folder_where_names_cannot_be_exchanged(tmp_path, monkeypatch, library):
     monkeypatch.setattr("tomocensus.atomic.ctypes.CDLL", lambda *_, **__: library)
+    with atomic_path(tmp_path / "new") as temporary:
+        temporary.mkdir()
+    (tmp_path / "new").rmdir()
     test_folder_replaces_folder(tmp_path)
 
 

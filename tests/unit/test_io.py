@@ -179,6 +179,8 @@ def test_voxel_size_faults(tmp_path):
     assert read_header(path).voxel_size == 10
     assert any("differs between the axes" in text for text in read_header(path).warnings)
     assert read_header(path, 7.5).voxel_size == 7.5
+    assert any("not the header's 10 Å" in text for text in read_header(path, 7.5).warnings)
+    assert read_header(path, 9.5).warnings == read_header(path, 10.5).warnings == []
     assert read_volume(path, 7.5).voxel_size == 7.5
 
 

@@ -31,7 +31,10 @@ def project(tmp_path):
     (package / "stage" / "__init__.py").write_text("from tomocensus.helper import help\n")
     script = tmp_path / "scripts" / "run.py"
     script.parent.mkdir()
-    script.write_text("def main():\n    from tomocensus import stage\n    return stage\n")
+    (script.parent / "_stage.py").write_text("threads = 1\n")
+    script.write_text(
+        "from _stage import threads\n\ndef main():\n    from tomocensus import stage\n"
+    )
     return tmp_path
 
 
@@ -43,10 +46,12 @@ def hash_of(project):
 
 def test_code_files_follow_imports_inside_functions_and_helpers(project):
     names = {path.name for path in code_files(project / "scripts" / "run.py", project / "src")}
-    assert names == {"run.py", "__init__.py", "helper.py"}
+    assert names == {"run.py", "_stage.py", "__init__.py", "helper.py"}
 
 
-@pytest.mark.parametrize("file", ["scripts/run.py", "src/tomocensus/helper.py"])
+@pytest.mark.parametrize(
+    "file", ["scripts/run.py", "scripts/_stage.py", "src/tomocensus/helper.py"]
+)
 def test_code_hash_changes_with_an_edit_but_not_with_a_comment(project, file):
     before = hash_of(project)
     path = project / file
