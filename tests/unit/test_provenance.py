@@ -158,12 +158,15 @@ def test_remembered_fingerprints_notice_every_change_and_no_touch(tmp_path):
 
 @pytest.mark.parametrize("sampled", [True, False])
 def test_other_voxels_in_chunks_of_a_folder_are_noticed(tmp_path, sampled):
-    array = zarr.create_array(tmp_path / "a.zarr", shape=(32, 40, 40), dtype="i2", compressors=None)
-    array[:] = 0
+    shape = (32, 40, 40)  # in one chunk, too large to be read whole for a fingerprint
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=shape, chunks=shape, dtype="i2", compressors=None
+    )
+    array[:] = 1
     known = Fingerprints(tmp_path / "store.json")
     before = known.of(tmp_path / "a.zarr", sampled)
     assert known.of(tmp_path / "a.zarr", sampled) == before
-    array[16, :20] = 1
+    array[16, :20] = 2
     assert known.of(tmp_path / "a.zarr", sampled) != before
 
 
