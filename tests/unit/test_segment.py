@@ -358,6 +358,12 @@ def test_every_annotated_slice_survives_rescaling():
     assert sorted(scale_annotation(annotation, (80, 16, 16))) == [11, 43, 45]
     assert (slices[10][:2] == 2).all()
     assert (slices[10][2:] == -1).all()
+    # Where two meet, the first counts, and the second where that says nothing.
+    annotation[20, 2:6], annotation[33] = 5, 0
+    slices = scale_annotation(annotation, (20, 4, 4))
+    assert sorted(slices) == [2, 10, 11, 16]
+    assert slices[10][:, 0].tolist() == [2, 5, 5, -1]
+    assert (slices[16] == 0).all()
 
 
 def test_gold_and_padding_do_not_shift_contrast():
