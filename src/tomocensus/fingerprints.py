@@ -77,7 +77,7 @@ class Fingerprints:
         files = [(path, sampled) for path, sampled in files if not os.path.isdir(path)]
         before = {key: value[0] for key, value in self.known.items()}
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda pair: self.of(*pair), files, chunksize=64))
+            list(pool.map(lambda pair: self.of(*pair), files))
         if {key: value[0] for key, value in self.known.items()} != before:
             # A read-only project can still be looked at.
             with contextlib.suppress(OSError):

@@ -103,6 +103,7 @@ def without_data(section: np.ndarray, padding: float | None) -> np.ndarray | Non
     -------
     numpy.ndarray or None
         Bool: areas of at least 5 x 5 voxels that reach a side, for others may have the very value.
+        Beyond a side they go on, so that 3 voxels along it are enough.
     """
     blank = np.zeros(section.shape, bool) if padding is None else section == padding
     if section.dtype.kind == "f":

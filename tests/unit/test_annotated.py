@@ -103,6 +103,19 @@ def test_copick_instances_come_before_classes(tmp_path):
     assert np.array_equal(pair.annotation, labels() * 5)
 
 
+def test_of_a_copick_run_what_has_no_tomogram_of_its_voxel_size_is_passed_over(tmp_path):
+    config = copick(tmp_path)
+    config.write_text(
+        json.dumps({"overlay_root": "local://mine", "static_root": "local://project"})
+    )
+    mine = tmp_path / "mine" / "ExperimentRuns" / "run_a" / "Segmentations"
+    coarse = np.ones(SHAPE, np.uint8).repeat(2, axis=2)
+    for size in ("1.000", "5.000", "20.000"):
+        write_zarr(mine / f"{size}_me_0_membrane.zarr", coarse)
+    (pair,) = read_annotated(config)
+    assert np.array_equal(pair.annotation, labels())
+
+
 def test_a_remote_copick_project_is_refused_with_a_remedy(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"overlay_root": "s3://bucket/project"}))
     with pytest.raises(InputError, match="not on this machine"):

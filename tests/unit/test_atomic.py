@@ -1,8 +1,11 @@
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -45,6 +48,36 @@ def test_folder_replaces_folder(tmp_path):
         (temporary / "fresh").write_text("2")
     assert [path.name for path in target.iterdir()] == ["fresh"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("library", [SimpleNamespace(), SimpleNamespace(renameat2=lambda *_: -1)])
+def test_folder_replaces_folder_where_names_cannot_be_exchanged(tmp_path, monkeypatch, library):
+    monkeypatch.setattr("tomocensus.atomic.ctypes.CDLL", lambda *_, **__: library)
+    with atomic_path(tmp_path / "new") as temporary:
+        temporary.mkdir()
+    (tmp_path / "new").rmdir()
+    test_folder_replaces_folder(tmp_path)
+
+
+def test_what_others_still_write_is_left_alone_and_what_they_left_goes(tmp_path):
+    host = socket.gethostname().replace(".", "-")
+    killed = subprocess.Popen([sys.executable, "-c", "pass"])
+    killed.wait()
+    owners = {
+        "other": f"other-{host}.{killed.pid}",
+        "old": f"other-{host}.1",
+        "alive": f"{host}.{os.getppid()}",
+        "dead": f"{host}.{killed.pid}",
+    }
+    left = {name: tmp_path / f".{owner}.partial.a.mrc" for name, owner in owners.items()}
+    for path in left.values():
+        path.write_text("half")
+    os.utime(left["old"], (time.time() - 90_000,) * 2)
+    os.utime(left["other"], (time.time() - 80_000,) * 2)
+    beside = left["dead"].with_name(left["dead"].name.replace("a.mrc", "b.mrc"))
+    beside.write_text("of another output")
+    write_text(tmp_path / "a.mrc", "whole")
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.mrc", left["other"], left["alive"], beside}
 
 
 def test_error_in_folder_keeps_the_old_one(tmp_path):

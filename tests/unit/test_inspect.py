@@ -82,6 +82,40 @@ def test_polarity_of_noise_is_unsure(rng, tmp_path):
     write_mrc(tmp_path / "a.mrc", Volume(data, 20.0))
     facts = inspect(Sample("A", str(tmp_path / "a.mrc")))
     assert "little confidence" in facts["warnings"][0]
+    # What is stated is not doubted on such grounds.
+    for stated in ("dark", "bright"):
+        assert inspect(Sample("A", str(tmp_path / "a.mrc"), polarity=stated))["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "looked_in"),
+    [
+        ((200, 600, 521), ((36, 164), (44, 556), (4, 516))),
+        ((10, 513, 512), ((0, 10), (0, 512), (0, 512))),
+    ],
+)
+def test_polarity_is_that_of_the_middle(rng, shape, looked_in):
+    class Opened:
+        def __init__(self):
+            self.shape, self.read = shape, []
+
+        def __getitem__(self, box):
+            self.read.append(tuple(span.indices(n)[:2] for span, n in zip(box, shape, strict=True)))
+            return rng.normal(size=(8, 8, 8))
+
+    data = Opened()
+    detect_polarity(data, 20.0)
+    assert data.read == [looked_in]
+
+
+def test_statistics_are_those_of_32_sections_at_most(rng, tmp_path):
+    for depth, looked_at in ((9, 9), (32, 32), (70, 32)):
+        data = np.broadcast_to(np.arange(float(depth))[:, None, None], (depth, 16, 16))
+        write_mrc(tmp_path / "a.mrc", Volume(data.astype(np.float32), 20.0))
+        facts = inspect(Sample("A", str(tmp_path / "a.mrc"), polarity="dark"))["statistics"]
+        assert facts["sections"] == looked_at
+        assert facts["mean"] == pytest.approx((depth - 1) / 2, abs=0.5)
+        assert facts["percentiles"]["25"] == pytest.approx((depth - 1) / 4, abs=1)
 
 
 def test_polarity_of_real_patches(shared_data):

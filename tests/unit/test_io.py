@@ -179,6 +179,8 @@ def test_voxel_size_faults(tmp_path):
     assert read_header(path).voxel_size == 10
     assert any("differs between the axes" in text for text in read_header(path).warnings)
     assert read_header(path, 7.5).voxel_size == 7.5
+    assert any("not the header's 10 Å" in text for text in read_header(path, 7.5).warnings)
+    assert read_header(path, 9.5).warnings == read_header(path, 10.5).warnings == []
     assert read_volume(path, 7.5).voxel_size == 7.5
 
 
@@ -191,6 +193,14 @@ def test_axes_are_turned(tmp_path):
     assert volume.shape == read_header(path).shape == (5, 3, 4)
     np.testing.assert_array_equal(volume.data, ramp("f4").transpose(2, 0, 1))
     assert volume.nstart == (10, 20, 30)
+
+
+def test_an_order_of_axes_that_makes_no_sense_is_told_unless_it_is_left_out(tmp_path):
+    for axes, told in (((1, 1, 2), True), ((0, 0, 0), False), ((1, 2, 3), False)):
+        order = dict(zip(("mapc", "mapr", "maps"), axes, strict=True))
+        path = write_reference(tmp_path / "a.mrc", ramp("f4"), **order)
+        assert any("order of axes" in text for text in read_header(path).warnings) == told
+        np.testing.assert_array_equal(read_volume(path).data, ramp("f4"))
 
 
 def test_missing_and_unknown(tmp_path):
@@ -235,7 +245,7 @@ def test_valid_for_mrcfile_and_reproducible(tmp_path, capsys):
     assert mrcfile.validate(tmp_path / "a.mrc")
     assert (tmp_path / "a.mrc").read_bytes() == (tmp_path / "b.mrc").read_bytes()
     with mrcfile.open(tmp_path / "a.mrc") as file:
-        assert file.header.dmax == 59
+        assert (file.header.dmin, file.header.dmax) == (0, 59)
         assert file.header.dmean == pytest.approx(29.5)
         assert file.header.rms == pytest.approx(ramp("f4").std())
 
@@ -260,7 +270,16 @@ def test_smallest_type(tmp_path, data, dtype):
 
 @pytest.mark.parametrize(
     ("high", "low", "dtype"),
-    [(0, 0, "u2"), (65535, 0, "u2"), (65536, 0, "f4"), (2**24, 0, "f4"), (5, -1, "i2")],
+    [
+        (0, 0, "u2"),
+        (65535, 0, "u2"),
+        (65536, 0, "f4"),
+        (2**24, 0, "f4"),
+        (5, -1, "i2"),
+        (2**15 - 1, -(2**15), "i2"),
+        (2**15, -1, "f4"),
+        (5, -(2**24), "f4"),
+    ],
 )
 def test_labels(tmp_path, high, low, dtype):
     data = np.array([low, 1, high]).reshape(1, 1, 3)
@@ -270,9 +289,9 @@ def test_labels(tmp_path, high, low, dtype):
     np.testing.assert_array_equal(found, data)
 
 
-@pytest.mark.parametrize("data", [np.array([2**24 + 1]), np.array([-1, 40000]), np.array([0.5])])
+@pytest.mark.parametrize("data", [np.array([2**24 + 1]), np.array([-(2**24) - 1]), np.array([0.5])])
 def test_labels_that_do_not_fit(tmp_path, data):
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match="integers"):
         write_labels(tmp_path / "a.mrc", Volume(data.reshape(1, 1, -1), 10.0))
     assert list(tmp_path.iterdir()) == []
 
@@ -286,6 +305,13 @@ def test_writer_gives_what_write_gives(tmp_path):
     assert (tmp_path / "a.mrc").read_bytes() == (tmp_path / "b.mrc").read_bytes()
 
 
+def test_signed_bytes_are_marked_for_imod_and_nothing_else_is(tmp_path):
+    for dtype, marked in (("i1", 1), ("i2", 0), ("f4", 0)):
+        write_mrc(tmp_path / "a.mrc", Volume(ramp(dtype), 10.0))
+        stamp, flags = np.frombuffer((tmp_path / "a.mrc").read_bytes()[152:160], "<i4")
+        assert (stamp, flags) == (1146047817 * marked, marked)
+
+
 def fail_inside(path):
     with open_mrc_writer(path, SHAPE, "f4", 10.0) as out:
         out[0] = 1
@@ -295,6 +321,11 @@ def fail_inside(path):
 def test_writer_leaves_nothing_after_an_error(tmp_path):
     with pytest.raises(RuntimeError):
         fail_inside(tmp_path / "a.mrc")
+    with (
+        pytest.raises(ValueError, match="no mode for int32"),
+        open_mrc_writer(tmp_path / "a.mrc", SHAPE, np.int32, 10.0),
+    ):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 
@@ -311,6 +342,7 @@ def test_tiff(tmp_path, byteorder, compression):
     volume = read_volume(path, 40.0)
     np.testing.assert_array_equal(volume.data, ramp("f4"))
     assert volume.data.dtype.isnative
+    assert volume.data.dtype == read_header(path).dtype == np.float32
     assert isinstance(volume.data, np.memmap) == (byteorder == "<" and compression is None)
     assert read_header(path).voxel_size is None
     path.write_bytes(path.read_bytes()[:300])
@@ -338,6 +370,26 @@ def test_imagej_voxel_size(tmp_path):
     tifffile.imwrite(path, ramp("f4"), imagej=True, resolution=scale, metadata=metadata)
     assert read_header(path).voxel_size == pytest.approx(10.52, rel=1e-5)
     np.testing.assert_array_equal(read_volume(path).data, ramp("f4"))
+
+
+def test_tiff_that_states_only_some_sizes_or_an_unknown_unit(tmp_path):
+    path = tmp_path / "a.tif"
+    for metadata, scale, size in (
+        ({"unit": "nm"}, (0.5, 0.5), 20),
+        ({"unit": "pixel", "spacing": 3}, (0.5, 0.5), None),
+    ):
+        metadata["axes"] = "ZYX"
+        tifffile.imwrite(path, ramp("f4"), imagej=True, resolution=scale, metadata=metadata)
+        assert read_header(path).voxel_size == size
+    path = tmp_path / "a.ome.tif"
+    for metadata, size in (
+        ({"PhysicalSizeX": 2, "PhysicalSizeXUnit": "nm"}, 20),
+        ({"PhysicalSizeX": 0.002}, 20),
+        ({"PhysicalSizeX": 2, "PhysicalSizeXUnit": "pixel"}, None),
+        ({}, None),
+    ):
+        tifffile.imwrite(path, ramp("f4"), metadata={"axes": "ZYX", **metadata})
+        assert read_header(path).voxel_size == size
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -407,6 +459,7 @@ def test_zarr_levels(tmp_path, version, lead):
     finest = read_volume(path)
     assert (finest.shape, finest.voxel_size) == ((8, 8, 8), 10.0)
     assert finest.origin == (10.0, 20.0, 30.0)
+    assert read_header(path).shape == open_array(path).shape == (8, 8, 8)
     middle = read_volume(path, 20.0)
     assert (middle.shape, middle.voxel_size) == ((4, 4, 4), 20.0)
     assert (middle.data == 1).all()
@@ -414,6 +467,27 @@ def test_zarr_levels(tmp_path, version, lead):
     assert header.voxel_size == 40.0
     assert any("nearest" in text for text in header.warnings)
     assert open_array(path)[2:4].shape == (2, 8, 8)
+
+
+def test_of_unlike_sides_of_a_zarr_voxel_that_of_x_counts(tmp_path):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.create_array("0", shape=SHAPE, dtype="u1")
+    level = {
+        "path": "0",
+        "coordinateTransformations": [
+            {"type": "translation", "translation": [1, 2, 3]},
+            {"type": "scale", "scale": [3, 2, 1]},
+        ],
+    }
+    whole = [{"type": "scale", "scale": [2, 2, 2]}]
+    axes = [{"name": n, "unit": u} for n, u in zip("zyx", ("nm", "Angstrom", "nm"), strict=True)]
+    group.attrs["multiscales"] = [
+        {"axes": axes, "datasets": [level], "coordinateTransformations": whole}
+    ]
+    header = read_header(tmp_path / "a.zarr")
+    assert (header.voxel_size, header.dtype) == (20.0, np.uint8)
+    assert header.origin == (60.0, 8.0, 60.0)
+    assert any("20 x 4 x 60 Å" in text for text in header.warnings)
 
 
 def test_zarr_without_unit_is_angstrom(tmp_path):
@@ -427,7 +501,7 @@ def test_plain_zarr_array(tmp_path):
     array[...] = ramp("i2")
     volume = read_volume(tmp_path / "a.zarr", 5.0)
     np.testing.assert_array_equal(volume.data, ramp("i2"))
-    assert volume.voxel_size == 5.0
+    assert (volume.voxel_size, volume.origin) == (5.0, (0.0, 0.0, 0.0))
 
 
 def test_zarr_faults(tmp_path):
@@ -439,6 +513,10 @@ def test_zarr_faults(tmp_path):
     zarr.create_array(tmp_path / "b.zarr", shape=(2, 3, 4, 5), dtype="f4")
     with pytest.raises(InputError, match="one volume"):
         read_header(tmp_path / "b.zarr")
+    zarr.create_array(tmp_path / "c.zarr", shape=(3, 4, 5), dtype="c8")
+    for read in (read_header, open_array):
+        with pytest.raises(InputError, match="holds complex64, not grey values"):
+            read(tmp_path / "c.zarr", 10.0)
 
 
 def test_zarr_with_axes_in_another_order_is_refused(tmp_path):
@@ -471,6 +549,22 @@ def test_a_volume_without_voxels_is_told(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", shape=(0, 4, 4), dtype="f4")
     with pytest.raises(InputError, match="holds no voxels"):
         read_header(tmp_path / "a.zarr", 10.0)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("factor", [1e-9, np.nan])
+def test_of_zarr_levels_of_no_usable_size_the_first_is_taken(tmp_path, version, factor):
+    path = write_zarr(tmp_path / "a.zarr", version)
+    group = zarr.open_group(path, mode="a")
+    content = group.attrs["multiscales"] if version == 2 else group.attrs["ome"]["multiscales"]
+    for dataset in content[0]["datasets"]:
+        scale = dataset["coordinateTransformations"][0]
+        scale["scale"] = [factor * value for value in scale["scale"]]
+    group.attrs.update({"multiscales": content, "ome": {"version": "0.5", "multiscales": content}})
+    assert read_header(path).voxel_size is None
+    header = read_header(path, 20.0)
+    assert (header.shape, header.voxel_size, header.warnings) == ((8, 8, 8), 20.0, [])
+    assert (read_volume(path, 20.0).data == 0).all()
 
 
 def test_slices_written_one_by_one_are_one_stack(tmp_path):

@@ -31,7 +31,10 @@ def project(tmp_path):
     (package / "stage" / "__init__.py").write_text("from tomocensus.helper import help\n")
     script = tmp_path / "scripts" / "run.py"
     script.parent.mkdir()
-    script.write_text("def main():\n    from tomocensus import stage\n    return stage\n")
+    (script.parent / "_stage.py").write_text("threads = 1\n")
+    script.write_text(
+        "from _stage import threads\n\ndef main():\n    from tomocensus import stage\n"
+    )
     return tmp_path
 
 
@@ -43,10 +46,12 @@ def hash_of(project):
 
 def test_code_files_follow_imports_inside_functions_and_helpers(project):
     names = {path.name for path in code_files(project / "scripts" / "run.py", project / "src")}
-    assert names == {"run.py", "__init__.py", "helper.py"}
+    assert names == {"run.py", "_stage.py", "__init__.py", "helper.py"}
 
 
-@pytest.mark.parametrize("file", ["scripts/run.py", "src/tomocensus/helper.py"])
+@pytest.mark.parametrize(
+    "file", ["scripts/run.py", "scripts/_stage.py", "src/tomocensus/helper.py"]
+)
 def test_code_hash_changes_with_an_edit_but_not_with_a_comment(project, file):
     before = hash_of(project)
     path = project / file
@@ -153,12 +158,15 @@ def test_remembered_fingerprints_notice_every_change_and_no_touch(tmp_path):
 
 @pytest.mark.parametrize("sampled", [True, False])
 def test_other_voxels_in_chunks_of_a_folder_are_noticed(tmp_path, sampled):
-    array = zarr.create_array(tmp_path / "a.zarr", shape=(32, 40, 40), dtype="i2", compressors=None)
-    array[:] = 0
+    shape = (32, 40, 40)  # in one chunk, too large to be read whole for a fingerprint
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=shape, chunks=shape, dtype="i2", compressors=None
+    )
+    array[:] = 1
     known = Fingerprints(tmp_path / "store.json")
     before = known.of(tmp_path / "a.zarr", sampled)
     assert known.of(tmp_path / "a.zarr", sampled) == before
-    array[16, :20] = 1
+    array[16, :20] = 2
     assert known.of(tmp_path / "a.zarr", sampled) != before
 
 

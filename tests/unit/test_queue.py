@@ -75,6 +75,8 @@ def test_a_slurm_that_forgets_early_is_told(project, age, told):
     program(project, "sacct", "exit 1")
     program(project, "scontrol", f"echo 'JobId = 1'; echo 'MinJobAge               = {age} sec'")
     assert (f"after {age} s (MinJobAge)" in forgetting_warning()) == told
+    program(project, "scontrol", "exit 1")
+    assert forgetting_warning() == ""
     # With accounts the plugin asks these.
     program(project, "sacct", "exit 0")
     assert forgetting_warning() == ""

@@ -4,7 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import ndimage
+from scipy.special import expit
 
 from tomocensus.errors import InputError
 from tomocensus.models import Model, load_model, save_model
@@ -19,7 +23,16 @@ from tomocensus.segment import (
     train,
     training,
 )
-from tomocensus.segment.calibration import best_offset, calibration_error, platt
+from tomocensus.segment.calibration import (
+    best_offset,
+    calibrate,
+    calibration_error,
+    dice_annotated,
+    dice_by_group,
+    dice_held_out,
+    logits_of_slice,
+    platt,
+)
 from tomocensus.segment.contrast import (
     Slices,
     mirrored,
@@ -29,19 +42,21 @@ from tomocensus.segment.contrast import (
     scale_annotation,
 )
 from tomocensus.segment.inference import Predictor
-from tomocensus.segment.network import build, fold, halo, widened
-from tomocensus.segment.optimisation import masked_loss
-from tomocensus.segment.patches import Patches
+from tomocensus.segment.network import build, fold, from_card, halo, widened
+from tomocensus.segment.optimisation import _schedule, masked_loss, optimise
+from tomocensus.segment.patches import ZOOM, Patches
 from tomocensus.segment.targets import (
     IGNORE,
     TargetSlice,
     boundary_target,
+    check,
     hold_out,
     make_targets,
     outline,
 )
 from tomocensus.volume import Volume
 
+CPU = torch.device("cpu")
 TINY = TrainSettings(steps=240, patch=48, batch=4, width=8, depth=3, slices=3, learning_rate=5e-3)
 
 
@@ -206,6 +221,32 @@ def test_maps_made_ahead_are_the_same(voxel_size, monkeypatch):
         assert np.array_equal(made, alone[head])
 
 
+class Through:
+    """A predictor that returns the middle slice."""
+
+    slices, device = 3, CPU
+
+    def __call__(self, slab):
+        return slab[1:2]
+
+
+@pytest.mark.parametrize("voxel_size", [6.0, 10.0, 23.0])
+def test_maps_between_two_model_slices_are_blended(rng, voxel_size):
+    tomogram = Volume(rng.normal(size=(11, 20, 20)).astype(np.float32), voxel_size)
+    source = Slices(tomogram, 10.0, "dark")
+    mask = np.zeros(tomogram.shape, np.uint8)
+    mask[[0, 3, 4, 10], 5] = 1
+    shown = np.stack([resize_slice(source[k], (20, 20)) for k in range(len(source))])
+    for looked, wanted in ((None, range(11)), (mask, [0, 3, 4, 10])):
+        made = dict(inference._output_slices(Through(), source, tomogram.shape, looked))
+        assert list(made) == list(wanted)
+        for z, image in made.items():
+            place = np.clip((z + 0.5) * len(source) / 11 - 0.5, 0, len(source) - 1)
+            below, above = int(np.floor(place)), int(np.ceil(place))
+            expected = shown[below] * (1 - place % 1) + shown[above] * (place % 1)
+            assert np.allclose(image[0], expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(("length", "pad"), [(5, 3), (4, 9)])
 def test_mirrored_places_are_those_of_numpys_symmetric_padding(length, pad):
     row = np.arange(length)
@@ -286,6 +327,27 @@ def test_shape_is_kept_within_ten_per_cent():
     assert model_shape((1, 20, 30), 2.0, 10.0) == (1, 4, 6)
 
 
+@pytest.mark.parametrize("voxel_size", [7.0, 10.0, 14.0, 3.1])
+def test_slices_are_means_of_those_they_span_or_lie_between_two(rng, voxel_size):
+    values = rng.uniform(-1, 1, 23)
+    data = values[:, None, None] + rng.normal(scale=1e-4, size=(23, 16, 16))
+    source = Slices(Volume(data.astype(np.float32), voxel_size), 10.0, "dark")
+    count = round(23 * voxel_size / 10)
+    assert len(source) == count
+    ratio = 23 / count
+    if ratio > 1:
+        whole = np.concatenate([[0], np.cumsum(values)])
+        expected = np.diff(np.interp(np.arange(count + 1) * ratio, np.arange(24), whole)) / ratio
+    else:
+        expected = np.interp((np.arange(count) + 0.5) * ratio - 0.5, np.arange(23), values)
+    found = [(source[z] * source.scale + source.median).mean() for z in range(count)]
+    assert np.allclose(found, expected, atol=1e-3)
+    around = source.slab(count - 2, 5)
+    assert np.array_equal(
+        around, [source[z] for z in (count - 4, count - 3, count - 2, count - 1, count)]
+    )
+
+
 def test_every_annotated_slice_survives_rescaling():
     annotation = np.full((40, 8, 8), -1, np.int32)
     annotation[[5, 21, 22]] = 1
@@ -296,6 +358,12 @@ def test_every_annotated_slice_survives_rescaling():
     assert sorted(scale_annotation(annotation, (80, 16, 16))) == [11, 43, 45]
     assert (slices[10][:2] == 2).all()
     assert (slices[10][2:] == -1).all()
+    # Where two meet, the first counts, and the second where that says nothing.
+    annotation[20, 2:6], annotation[33] = 5, 0
+    slices = scale_annotation(annotation, (20, 4, 4))
+    assert sorted(slices) == [2, 10, 11, 16]
+    assert slices[10][:, 0].tolist() == [2, 5, 5, -1]
+    assert (slices[16] == 0).all()
 
 
 def test_gold_and_padding_do_not_shift_contrast():
@@ -343,6 +411,24 @@ def test_outline_leaves_doubt_at_the_edge_of_annotation():
     assert (result[:, 2:] == IGNORE).all()
 
 
+@given(arrays(np.int8, st.tuples(*[st.integers(1, 7)] * 2), elements=st.integers(-1, 2)))
+def test_outline_is_what_its_four_neighbours_say(labels):
+    wanted = np.zeros(labels.shape, np.uint8)
+    for y, x in np.ndindex(labels.shape):
+        around = [
+            labels[at]
+            for at in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+            if 0 <= at[0] < labels.shape[0] and 0 <= at[1] < labels.shape[1]
+        ]
+        if labels[y, x] < 0:
+            wanted[y, x] = IGNORE
+        elif any(other >= 0 and other != labels[y, x] for other in around):
+            wanted[y, x] = 1
+        elif min(around, default=0) < 0:
+            wanted[y, x] = IGNORE
+    assert np.array_equal(outline(labels), wanted)
+
+
 def test_platt_finds_slope_and_offset():
     rng = np.random.default_rng(0)
     x = rng.normal(0, 2, 40_000)
@@ -352,6 +438,85 @@ def test_platt_finds_slope_and_offset():
     assert offset == pytest.approx(0.4, abs=0.05)
     before = calibration_error(1 / (1 + np.exp(-x)), y)
     assert calibration_error(1 / (1 + np.exp(-(slope * x + offset))), y) < 0.2 * before
+
+
+def test_the_calibration_error_is_the_mean_gap_over_bins():
+    p, truth = np.repeat([0.05, 0.95, 1.0], 100), np.tile([False, True], 150)
+    # The last two share a bin; over all of them the gaps would nearly cancel out.
+    assert calibration_error(p, truth) == pytest.approx((0.45 + 2 * 0.475) / 3)
+    assert calibration_error(truth.astype(float), truth) == 0
+
+
+def test_a_slice_of_any_size_is_scored_as_it_is_predicted(rng):
+    model, network = untrained()
+    image = rng.normal(size=(3, 61, 74)).astype(np.float32)
+    logits = logits_of_slice(network.eval(), image, CPU)
+    predicted = Predictor(model, "cpu")(image)
+    reach = halo(3)  # as far as it matters how slices go on beyond their border
+    assert logits.shape == predicted.shape
+    inner = (slice(None), slice(reach, -reach), slice(reach, -reach))
+    assert np.allclose(expit(logits[inner]), predicted[inner], atol=1e-5)
+
+
+def halves(rng, heads=1):
+    """Return a network and what of two slices it finds, and targets it fits, and half fits."""
+    _, network = untrained(heads=["probability", "boundary", "membrane"][:heads])
+    images = rng.normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        middle = [logits_of_slice(network.eval(), image, CPU).mean(axis=(1, 2)) for image in images]
+        network.head.bias -= torch.from_numpy(np.mean(middle, axis=0))
+    targets = []
+    for group, image, fitting in zip(("", "b"), images, (32, 16), strict=True):
+        found = logits_of_slice(network, image, CPU) > 0
+        target = np.where(np.arange(32) < fitting, found, ~found).astype(np.uint8)
+        target[0, :2] = IGNORE
+        held = np.zeros((32, 32), bool)
+        held[:16] = True
+        targets.append(TargetSlice("a", 0, image, target, held, group))
+    return network, targets
+
+
+def test_scores_are_those_of_what_is_annotated_and_of_what_is_held_out(rng):
+    network, targets = halves(rng)
+    fits, differs = (
+        [
+            dice(logits_of_slice(network, t.image, CPU)[0, rows] > 0, t.target[0, rows] == 1)
+            for t in targets
+        ]
+        for rows in (slice(2, 16), slice(2, 32))
+    )
+    scores = dice_by_group(network, targets, CPU)
+    assert scores == {
+        "no group": {"held_out_dice": 1, "held_out_voxels": 14 * 32},
+        "b": {"held_out_dice": pytest.approx(fits[1]), "held_out_voxels": 14 * 32},
+    }
+    assert dice_by_group(network, targets[:1], CPU) == {}
+    assert dice_held_out(network, targets[1:], CPU) == pytest.approx(fits[1])
+    assert dice_annotated(network, targets[1:], CPU) == pytest.approx(differs[1])
+    assert fits[1] < 0.9
+
+
+@pytest.mark.parametrize("trust", [1.0, 0.5])
+def test_what_calibration_finds_is_in_the_network(rng, trust):
+    network, targets = halves(rng, heads=3)
+    before = [logits_of_slice(network, t.image, CPU) for t in targets]
+    x = np.concatenate([logits[0, 2:16].ravel() for logits in before])
+    y = np.concatenate([t.target[0, 2:16].ravel() for t in targets]) == 1
+    slope, offset = platt(x, y)
+    heads = ["probability", "boundary", "membrane"]
+    metrics, fitted = calibrate(network, targets, heads, CPU, trust)
+    assert fitted["probability"] == pytest.approx([slope**trust, offset * trust])
+    assert fitted["membrane"][0] == 1
+    change = np.array([fitted[head] for head in heads])[:, :, None, None]
+    after = [logits_of_slice(network, t.image, CPU) for t in targets]
+    for old, new in zip(before, after, strict=True):
+        assert np.allclose(old * change[:, 0] + change[:, 1], new, atol=1e-5)
+    seen = np.concatenate([logits[0, 2:16].ravel() for logits in after])
+    error = calibration_error(expit(seen), y)
+    assert metrics["held_out_dice"] == pytest.approx(dice(seen > 0, y))
+    assert metrics["held_out_probability_calibration_error"] == pytest.approx(error, abs=1e-4)
+    assert metrics["held_out_probability_voxels"] == y.size
+    assert metrics["held_out_boundary_voxels"] == 2 * 16 * 32
 
 
 def test_rare_and_doubtful_voxels_pass_one_half_with_the_best_offset():
@@ -364,6 +529,100 @@ def test_rare_and_doubtful_voxels_pass_one_half_with_the_best_offset():
     found = logits + offset > 0
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.7
     assert best_offset(truth * 20.0 - 10, truth) == 0
+
+
+def learner():
+    """Return a network and what it may learn: a stripe."""
+    _, network = untrained()
+    target = np.zeros((64, 64), np.uint8)
+    target[20:40] = 1
+    image = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
+    one = TargetSlice("a", 0, image, np.stack([target, target]), np.zeros((64, 64), bool))
+    return network, Patches([one], 16, np.random.default_rng(0))
+
+
+def optimised(scores, steps=24, **options):
+    """Train a little; return the network, the history, and the averages that were scored."""
+    network, patches = learner()
+    seen, left = [], iter(scores)
+
+    def validate(averaged):
+        seen.append({name: value.clone() for name, value in averaged.state_dict().items()})
+        return next(left)
+
+    settings = replace(TINY, steps=steps, batch=1)
+    weight = torch.tensor([0.5, 0.5])
+    given = (network, patches, settings, 1e-3, weight, CPU, validate if scores else None)
+    return (*optimise(*given, **options), seen, network)
+
+
+def same(one, two):
+    return all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_steps_are_those_of_adamw_on_the_clipped_gradient_of_the_loss():
+    network, patches = learner()
+    weights = list(network.train().parameters())
+    first, second = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+    losses = []
+    for step in (1, 2, 3):
+        rate = 1e-3 * _schedule(step, replace(TINY, steps=3), step / 3)
+        image, target, counts = patches.batch(1)
+        loss = masked_loss(network(image), target, torch.tensor([0.5, 0.5]), counts)
+        losses.append(loss.item())
+        found = torch.autograd.grad(loss, weights)
+        length = torch.sqrt(sum((one**2).sum() for one in found))
+        with torch.no_grad():
+            for weight, one, mean, square in zip(weights, found, first, second, strict=True):
+                one = one * min(1, 5 / (length + 1e-6))
+                mean += 0.1 * (one - mean)
+                square += 0.001 * (one**2 - square)
+                move = mean / (1 - 0.9**step)
+                weight *= 1 - 1e-3 * rate
+                weight -= rate * move / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+    _, history, _, trained = optimised([], steps=3)
+    assert [line["loss"] for line in history] == pytest.approx(losses, rel=1e-3)
+    for one, two in zip(trained.parameters(), weights, strict=True):
+        assert torch.allclose(one, two, atol=2e-5)
+
+
+def test_the_best_average_is_kept_and_training_ends_where_none_is_better():
+    # The first four come too early to count, the sixth is the best, and five after it are not.
+    scores = [0.9] * 4 + [0.3, 0.5, 0.5, 0.1, 0.2, 0.5, 0.4, 0.8]
+    averaged, history, seen, _ = optimised(scores)
+    assert [line["validation"] for line in history] == scores[:11]
+    assert [line["step"] for line in history] == list(range(2, 24, 2))
+    assert same(averaged.state_dict(), seen[5])
+    averaged, history, seen, _ = optimised([0.1 * number for number in range(12)])
+    assert len(history) == 12
+    assert same(averaged.state_dict(), seen[-1])
+
+
+def test_the_average_lags_behind_and_frozen_statistics_stay():
+    _, before = untrained()
+    averaged, _, _, network = optimised([], steps=1)
+    old, new = before.state_dict(), network.state_dict()
+    for name, value in averaged.state_dict().items():
+        if value.dtype.is_floating_point:
+            assert torch.allclose(value, old[name] + (new[name] - old[name]) * 9 / 11, atol=1e-6)
+    assert not same({"": old["head.weight"]}, {"": new["head.weight"]})
+    frozen = optimised([], steps=3, frozen_statistics=True)[3].state_dict()
+    free = optimised([], steps=3)[3].state_dict()
+    running = [name for name in old if "running" in name]
+    assert all(torch.equal(frozen[name], old[name]) for name in running)
+    assert not any(torch.equal(free[name], old[name]) for name in running)
+
+
+def test_the_rate_rises_then_falls_to_a_hundredth():
+    settings = replace(TINY, steps=400)
+    rates = [_schedule(step, settings, step / 400) for step in range(1, 401)]
+    assert np.allclose(rates[:20], np.arange(1, 21) / 20)
+    assert (np.diff(rates[19:]) < 0).all()
+    assert rates[210 - 1] == pytest.approx(0.505)
+    assert rates[-1] == pytest.approx(0.01)
+    timed = replace(settings, minutes=1.0)
+    assert _schedule(100, timed, 0.1) == 0.5
+    assert [_schedule(500, timed, part) for part in (0, 0.5, 1)] == pytest.approx([1, 0.505, 0.01])
 
 
 def test_dice_weight_counts_for_its_own_head():
@@ -407,7 +666,14 @@ def test_files_hold_what_predict_returns(trained, tmp_path):
             assert file.header.origin.x == pytest.approx(10.0)
     assert (expected["probability"][1] == 0).all()
     assert facts["heads"] == ["probability", "boundary"]
-    assert (tmp_path / "u.mrc").is_file()
+    slab = Slices(tomogram, 10.0, "dark").slab(2, 3)
+    percent = 100 * Predictor(trained[0], "cpu")(slab)[0]
+    assert np.abs(expected["probability"][2] - percent).max() <= 0.5 + 1e-3
+    p = np.clip(expected["probability"] / 100, 1e-6, 1 - 1e-6)
+    entropy = -100 * (p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    with mrcfile.open(tmp_path / "u.mrc") as file:
+        assert np.abs(file.data - entropy).max() < 5  # of rounded per cent
+        assert file.data.max() == 100
 
 
 def test_missing_head_is_told(trained, tmp_path):
@@ -518,6 +784,31 @@ def test_what_the_base_says_fills_only_annotated_slices_and_heads_it_knows():
     assert (shifted[3] == 1).all()  # all voxels count alike
 
 
+def test_what_the_base_says_is_that_of_its_prediction_for_heads_it_knows(rng):
+    model, network = untrained(heads=("probability", "boundary", "membrane"))
+    image = rng.normal(size=(3, 32, 40)).astype(np.float32)
+    target = np.full((3, 32, 40), IGNORE, np.uint8)
+    target[0] = 1
+    untold = TargetSlice("a", 0, image, target, np.zeros((32, 40), bool))
+    told = replace(untold, target=np.ones_like(target))
+    training._expect(network.train(), [untold, told], np.array([True, True, False]))
+    said = expit(logits_of_slice(from_card(model.card, model.weights, "a").eval(), image, CPU))
+    assert np.allclose(untold.expected[:2], said[:2], atol=1e-6)
+    assert np.isnan(untold.expected[2]).all()
+    assert told.expected is None
+
+
+def test_heads_start_at_the_odds_of_their_annotation():
+    network = build({"slices": 3, "width": 4, "depth": 2}, 3)
+    targets = slices_of(9_000, 20_999, shape=(150, 300))
+    for t in targets:
+        t.target = np.concatenate([t.target, np.full((1, 150, 300), IGNORE, np.uint8)])
+        t.target[1, :75] = IGNORE
+    training._start_head(network, targets)
+    odds = [30_000 / 60_002, 1 / 45_001, 1]
+    assert np.allclose(network.head.bias.detach().numpy(), np.log(odds), atol=1e-6)
+
+
 def slice_of(image, target):
     held = np.zeros(target.shape, bool)
     return TargetSlice("a", 0, image.astype(np.float32), target[None].astype(np.uint8), held)
@@ -550,6 +841,36 @@ def test_patches_are_turned_mirrored_and_scaled():
             angles.append(np.degrees(np.linalg.eigh(np.cov(y, x))[1][0, 1]))
     assert len(angles) > 10
     assert len({round(angle / 10) for angle in angles}) > 5
+
+
+def test_patches_are_cut_from_turned_squares_within_their_windows(rng):
+    patches = Patches([slice_of(np.zeros((1, 64, 64)), np.ones((64, 64)))], 33, rng)
+    grids = patches._grids(200).numpy()
+    assert np.abs(grids).max() <= 1
+    assert np.allclose(grids[:, 16, 16], 0, atol=1e-6)
+    # What a step along rows and columns of a patch is in voxels of the slice: x, y.
+    along = (grids[:, 1:] - grids[:, :-1]).mean(axis=(1, 2)) * patches._side() / 2
+    across = (grids[:, :, 1:] - grids[:, :, :-1]).mean(axis=(1, 2)) * patches._side() / 2
+    assert np.allclose((along * across).sum(axis=1), 0, atol=1e-5)
+    zoom = np.hypot(*along.T)
+    assert np.allclose(zoom, np.hypot(*across.T), rtol=1e-4)
+    assert np.isclose(np.log([zoom.min(), zoom.max()]), [-ZOOM, ZOOM], atol=0.02).all()
+    turned = np.sign(across[:, 0] * along[:, 1] - across[:, 1] * along[:, 0])
+    assert 0.35 < (turned > 0).mean() < 0.65
+    angles = np.histogram(np.arctan2(along[:, 1], along[:, 0]), 8, (-np.pi, np.pi))[0]
+    assert angles.min() > 8
+
+
+def test_half_of_the_patches_lie_on_objects_and_half_are_upside_down(rng):
+    target = np.zeros((500, 600), np.uint8)
+    target[200:209, 300:309] = 1
+    image = np.broadcast_to(np.array([-3.0, 0, 3])[:, None, None], (3, 500, 600))
+    images, wanted, _ = Patches([slice_of(image, target)], 40, rng).batch(80)
+    assert 0.4 < (wanted == 1).any(dim=(1, 2, 3)).float().mean() < 0.6
+    low, middle, high = images.mean(dim=(2, 3)).T
+    up = (low < middle) & (middle < high)
+    assert (up | ((low > middle) & (middle > high))).all()
+    assert 0.3 < up.float().mean() < 0.7
 
 
 def test_more_slices_join_the_patches():
@@ -746,11 +1067,76 @@ def test_few_objects_are_held_out_whatever_the_draw():
     assert np.mean(held) > 0.9
 
 
+def slices_of(*objects, shape=(150, 400)):
+    """Return slices in which the first so many voxels are objects and the rest background."""
+    targets = []
+    for z, count in enumerate(objects):
+        target = np.zeros((2, *shape), np.uint8)
+        target[0].flat[:count] = 1
+        image = np.zeros((3, *shape), np.float32)
+        targets.append(TargetSlice("a", z, image, target, np.zeros(shape, bool)))
+    return targets
+
+
+def test_as_much_as_asked_for_is_held_out_and_nothing_of_little(rng):
+    targets = slices_of(9000, 9000)
+    targets[1].target[:, :100] = IGNORE
+    assert hold_out(targets, 0.3, rng)
+    held = sum((t.held_out & (t.target[0] != IGNORE)).sum() for t in targets)
+    assert 0 <= held - 0.3 * (150 + 50) * 400 < 48**2
+    assert not hold_out(slices_of(9000), 0, rng)
+    few = slices_of(9000, shape=(100, 299))
+    assert not hold_out(few, 0.3, rng)
+    assert not few[0].held_out.any()
+    none = slices_of(99)
+    assert not hold_out(none, 0.3, rng)
+    assert not none[0].held_out.any()
+
+
+@pytest.mark.parametrize(
+    ("objects", "shape", "told"),
+    [
+        ((20_000, 0), (150, 400), []),
+        ((20_000, 20_000), (150, 400), []),
+        ((40_000, 40_000), (150, 400), ["more object than"]),
+        ((40_000, 0), (150, 200), []),
+        ((40_000,), (150, 400), []),
+        ((200, 200), (150, 400), ["object voxels"]),
+        ((59_800, 0), (150, 400), []),
+        ((29_600, 29_500), (100, 297), ["background voxels", "more object than"]),
+        ((9_000,), (199, 100), ["19900 voxels"]),
+    ],
+)
+def test_what_keeps_annotation_from_teaching_is_told(objects, shape, told):
+    warnings = check(slices_of(*objects, shape=shape))
+    assert len(warnings) == len(told)
+    assert all(part in text for part, text in zip(told, warnings, strict=True))
+
+
+def test_membranes_are_targets_where_they_are_annotated():
+    shape = (6, 20, 20)
+    annotation = np.full(shape, -1)
+    annotation[2:4] = 0
+    annotation[2:4, 5:15, 5:15] = 4
+    membrane = np.full(shape, -1)
+    membrane[2, 4:16] = 0
+    membrane[2, 4:16, 9] = 1
+    noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    pair = AnnotatedVolume("a", Volume(noise, 10.0), annotation, "dark", "instance", membrane)
+    heads = ["probability", "boundary", "membrane"]
+    told, untold = make_targets(pair, 10.0, 3, heads)
+    assert np.array_equal(told.target[0], annotation[2] > 0)
+    assert np.array_equal(told.target[2], np.where(membrane[2] < 0, IGNORE, membrane[2]))
+    assert (untold.target[2] == IGNORE).all()
+    assert np.array_equal(untold.untold(), untold.target == IGNORE)
+
+
 def test_what_an_unannotated_slice_says_does_not_stand_in_for_the_next():
     shape = (12, 24, 24)
     annotation = np.full(shape, -1, np.int32)
     annotation[1] = 0
     annotation[1, 8:16, 8:16] = 1
+    annotation[1, :2] = -1
     weight = np.ones(shape, np.uint8)
     weight[1] = 7
     contacts = np.zeros(shape, bool)

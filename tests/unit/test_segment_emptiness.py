@@ -48,6 +48,7 @@ def test_slices_without_objects_are_found_and_are_background():
         assert (one.target[1] == IGNORE).all()
         np.testing.assert_allclose(one.expected[1], 1 / (1 + np.exp(2.0)), rtol=1e-5)
         assert one.image.shape == annotated[0].image.shape
+        assert not one.held_out.any()
 
 
 def test_annotated_slices_are_not_empty_whatever_the_base_sees():
@@ -58,6 +59,11 @@ def test_annotated_slices_are_not_empty_whatever_the_base_sees():
     _, found = found_in(pair)
     assert found
     assert all(abs(one.z - z) > 1 for one in found for z in (12, 30))
+    # 26, 29, 31 and 34 are looked at.
+    pair, _ = lamella(filled=[*range(26), 27, 28, *range(33, 40)], annotated=(12, 30))
+    pair.annotation[30] = 0
+    pair.annotation[30, 20:40, 20:40] = 1
+    assert [one.z for one in found_in(pair)[1]] == [26]
 
 
 def test_slices_as_full_as_the_annotated_ones_are_left_alone():

@@ -1,22 +1,32 @@
 """The microscope and what comes after it, on densities whose image is known."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from tomocensus.simulate import Imaging, image_labels
-from tomocensus.simulate.finish import deconvolve, denoise, encode, shade
+from tomocensus.simulate.finish import deconvolve, denoise, encode, fill_wedge, shade
 from tomocensus.simulate.microscope import (
     CORRECTIONS,
+    _electrons,
+    _Optics,
+    _slow,
+    _turned,
     accumulated_dose,
     contrast_transfer,
     damage,
+    low_pass,
     projection_matrix,
     surrounded_projection,
     tilt_angles,
+    transfer_of,
+    weighting,
 )
 
 PLAIN = {"jitter": 0.0, "tilt_step": 4.0}
+STILL = {"jitter": 0.0, "correction": "none"}
 
 
 def spots(shape=(24, 64, 64), count=40, seed=0):
@@ -211,10 +221,13 @@ def test_the_same_generator_gives_the_same_image():
         "outliers": 1.0,
         "missed": 0.1,
         "surround": True,
+        "noise_fall": 0.5,
     }
-    first, second = (image(spots(), seed=4, **settings) for _ in range(2))
+    density = spots((24, 61, 63))
+    first, second = (image(density, seed=4, **settings) for _ in range(2))
+    assert first.shape == density.shape
     assert np.array_equal(first, second)
-    assert not np.array_equal(first, image(spots(), seed=5, **settings))
+    assert not np.array_equal(first, image(density, seed=5, **settings))
 
 
 @pytest.mark.parametrize(
@@ -281,3 +294,156 @@ def test_shading_is_smooth_and_of_the_asked_strength(rng):
     shaded = shade(flat, rng, background=0.5, gain=0.0)
     assert np.isclose(shaded.std(), 0.5, rtol=0.02)
     assert max(np.abs(np.diff(shaded, axis=axis)).max() for axis in range(3)) < 0.2
+
+
+@pytest.mark.parametrize("voltage", [120.0, 200.0, 300.0])
+def test_the_ctf_is_that_of_the_textbook(voltage):
+    planck, mass, charge, light = 6.62607015e-34, 9.1093837e-31, 1.602176634e-19, 299792458.0
+    energy = charge * voltage * 1e3
+    momentum = np.sqrt(2 * mass * energy * (1 + energy / (2 * mass * light**2)))
+    wavelength = planck / momentum * 1e10
+    k = np.linspace(0, 0.2, 200)
+    phase = np.pi * wavelength * 3e4 * k**2 - np.pi / 2 * 2.7e7 * wavelength**3 * k**4
+    expected = np.sqrt(1 - 0.1**2) * np.sin(phase) + 0.1 * np.cos(phase)
+    assert np.allclose(transfer_of(k**2, 3.0, voltage, 2.7, 0.1), expected, atol=2e-3)
+
+
+def test_the_weighting_rises_from_sirts_to_the_ramp():
+    ramp = weighting(64)
+    assert np.array_equal(ramp, np.arange(33) / 64)
+    steps = [weighting(64, count) for count in (1, 5, 40, 3000)]
+    assert np.allclose(steps[0], np.minimum(ramp, 0.02), rtol=1e-3)
+    # Each step adds what is left of the ramp times the frequency's weight.
+    assert np.allclose(steps[1][1:], ramp[1:] * (1 - (1 - steps[0] / ramp.clip(1e-9))[1:] ** 5))
+    assert all((one <= two + 1e-9).all() for one, two in itertools.pairwise([*steps, ramp]))
+    assert np.allclose(steps[-1], ramp, rtol=1e-3)
+
+
+def test_low_passes_fall_at_their_cutoff():
+    k = np.array([0.0, 0.1, 0.2, 0.4])
+    assert np.allclose(low_pass(k, "butterworth", 0.2, 4), [1, 256 / 257, 0.5, 1 / 257])
+    assert np.allclose(low_pass(k, "exponential", 0.2, 2), np.exp([0, -0.25, -1, -4]))
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_an_image_turns_about_its_middle(rng, side):
+    plane = rng.normal(size=(side, side)).astype(np.float32)
+    assert np.allclose(_turned(plane, 90), np.rot90(plane, -1), atol=1e-4)
+    assert np.allclose(_turned(plane, 180), plane[::-1, ::-1], atol=1e-4)
+
+
+def test_defocus_changes_across_a_tilted_image_as_its_height_does(rng):
+    plain, sloped = (
+        _Optics((32, 64), 15.0, Imaging(tilt_step=30, defocus_gradient=on, **STILL), rng)
+        for on in (False, True)
+    )
+    picture = ndimage.gaussian_filter(rng.normal(size=(32, 64)), 2).astype(np.float32)
+    untilted = plain.tilts.tolist().index(0)
+    one, two = (optics._signal(untilted, picture, (0, 0)) for optics in (plain, sloped))
+    assert np.allclose(one, two, atol=1e-5)
+    found = sloped._signal(untilted + 1, picture, (0, 0))
+    height = 32 * 15e-4 * np.tan(np.deg2rad(30))
+    for column, defocus in ((0, 4 - height), (63, 4 + height)):
+        local = _Optics((32, 64), 15.0, Imaging(tilt_step=30, defocus=defocus, **STILL), rng)
+        assert np.allclose(
+            local._signal(0, picture, (0, 0))[:, column], found[:, column], atol=1e-5
+        )
+
+
+def test_errors_of_alignment_move_the_image_by_as_much(rng):
+    optics = _Optics((32, 64), 15.0, Imaging(tilt_step=30, dose=90.0, **STILL), rng)
+    picture = rng.normal(size=(32, 64)).astype(np.float32)
+    moved = optics._signal(2, picture, (3, -5))
+    still = optics._signal(2, picture, (0, 0))
+    k = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.rfftfreq(64))
+    # The third of five tilts is the first to be taken.
+    factor = contrast_transfer((32, 64), 15.0, 4.0) * damage(k / 15, 9.0) * np.exp(-2.88 * k**2)
+    expected = np.fft.irfft2(np.fft.rfft2(picture) * factor, s=(32, 64))
+    assert np.allclose(still, expected, atol=1e-4)
+    assert np.allclose(moved, np.roll(still, (3, -5), axis=(0, 1)), atol=1e-4)
+    drift = _slow(rng, 41, 2.0)
+    assert np.allclose(drift.mean(axis=0), 0, atol=1e-9)
+    assert np.isclose(drift.std(), 2)
+    assert np.abs(np.diff(drift, axis=0)).max() < 2
+
+
+def test_phases_are_flipped_where_the_assumed_defocus_says(rng):
+    spectrum = np.fft.rfft2(rng.normal(size=(32, 48)))
+    true, assumed = (contrast_transfer((32, 48), 15.0, value) for value in (4.0, 3.0))
+    for correction, factor in (("none", true), ("flip", true * np.sign(assumed)), ("ideal", 1)):
+        optics = _Optics((32, 48), 15.0, Imaging(correction=correction), rng)
+        seen = optics._seen(spectrum, 4.0, 3.0)
+        assert np.allclose(seen, np.fft.irfft2(spectrum * factor, s=(32, 48)), atol=1e-4)
+
+
+def test_one_border_is_lost_and_nothing_else(rng):
+    optics = _Optics((20, 30), 15.0, Imaging(missed=0.4), rng)
+    sides = set()
+    for _ in range(60):
+        before, grain = rng.normal(size=(2, 20, 30))
+        seen, other = optics._lose_border(rng, {"all": before.copy()}, grain.copy())
+        lost = seen["all"] != before
+        assert np.array_equal(lost, other != grain)
+        rows, columns = np.nonzero(lost.any(axis=1))[0], np.nonzero(lost.any(axis=0))[0]
+        if not len(rows):
+            continue
+        assert lost[np.ix_(rows, columns)].all()
+        assert np.allclose(seen["all"][lost], before.mean())
+        axis = 0 if len(columns) == 30 else 1
+        assert (len(rows), len(columns))[1 - axis] == (20, 30)[1 - axis]
+        assert (len(rows) / 20, len(columns) / 30)[axis] <= 0.4
+        sides.add((axis, (rows, columns)[axis][0] == 0))
+    assert len(sides) == 4
+
+
+def test_electrons_that_come_through_are_fewer_at_high_tilt():
+    tilt = np.deg2rad(60)
+    assert np.isclose(_electrons(Imaging(), tilt), 0.5)
+    assert np.isclose(_electrons(Imaging(thickness=0.7), tilt), np.exp(-0.7))
+    assert _electrons(Imaging(thickness=0.7), 0.0) == 1
+
+
+def test_deconvolution_is_a_wiener_filter_of_a_falling_ratio():
+    point = np.zeros((24, 40, 32), np.float32)
+    point[0, 0, 0] = 1
+    found = np.fft.rfftn(deconvolve(point, 15.0, 4.0, strength=0.8, fall=0.7))
+    assert np.abs(found.imag).max() < 1e-4
+    kz, ky, kx = np.meshgrid(
+        np.fft.fftfreq(24), np.fft.fftfreq(40), np.fft.rfftfreq(32), indexing="ij"
+    )
+    k = np.sqrt(kz**2 + ky**2 + kx**2)
+    transfer = transfer_of((k / 15.0) ** 2, 4.0)
+    ratio = 10**2.4 * np.exp(-200 * 0.7 * k / 15.0)
+    ratio *= np.sin(np.pi / 2 * np.minimum(1, k / 0.02)) ** 2
+    expected = transfer * ratio / (transfer**2 * ratio + 1)
+    assert np.corrcoef(found.real.ravel(), expected.ravel())[0, 1] > 0.999
+    assert np.abs(found.real - expected).mean() < 0.02 * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize("method", ["gaussian", "shrinkage", "diffusion"])
+def test_denoising_knows_no_unit_and_no_direction(method, rng):
+    data = rng.normal(size=(13, 13, 13)).astype(np.float32)
+    done = denoise(data, method, 0.7)
+    assert np.allclose(denoise(data * 8 + 3, method, 0.7), done * 8 + 3, atol=1e-4)
+    for axis in range(3):
+        assert np.allclose(
+            denoise(np.flip(data, axis), method, 0.7), np.flip(done, axis), atol=1e-4
+        )
+    if method != "shrinkage":
+        assert np.isclose(done.sum(), data.sum(), atol=0.05)
+
+
+def test_a_filled_wedge_brings_its_share_of_the_specimen(rng):
+    density, data = spots(), rng.normal(size=(24, 64, 64)).astype(np.float32)
+    assert np.array_equal(fill_wedge(data, density, 0.0), data)
+    whole = fill_wedge(data, density, 1.0)
+    assert np.isclose(whole.std(), 1, atol=1e-3)
+    assert np.corrcoef(whole.ravel(), density.ravel())[0, 1] > 0.9
+    assert np.allclose(fill_wedge(data, density, 0.3), 0.7 * data + 0.3 * whole, atol=1e-5)
+
+
+def test_contrast_changes_by_a_factor_of_the_asked_spread(rng):
+    shaded = shade(np.full((16, 64, 64), -2.0, np.float32), rng, background=0.0, gain=0.3)
+    factor = np.log(shaded / -2)
+    assert np.isclose(factor.mean(), 0, atol=1e-3)
+    assert np.isclose(factor.std(), 0.3, rtol=0.01)

@@ -47,9 +47,15 @@ def test_running_is_what_is_marked_incomplete_while_a_run_holds_the_project(proj
     encoded = base64.urlsafe_b64encode(b"results/a/embed.json").decode()
     (marks / encoded).write_text("")
     assert states(project)["embed", "a"] == "left"
+    # Snakemake cuts names that are too long for the file system.
+    long = base64.urlsafe_b64encode(b"results/c/cluster.json").decode()
+    (marks / f"@{long[:9]}" / f"@{long[9:14]}").mkdir(parents=True)
+    (marks / f"@{long[:9]}" / f"@{long[9:14]}" / long[14:]).write_text("")
+    (marks / "no mark").write_text("")
     (project / ".snakemake" / "locks").mkdir()
+    assert states(project)["embed", "a"] == "left"
     (project / ".snakemake" / "locks" / "0.input.lock").write_text("")
-    assert states(project)["embed", "a"] == "running"
+    assert states(project)["embed", "a"] == states(project)["cluster", "c"] == "running"
 
 
 def test_screen_tells_numbers_reason_and_log(project, capsys):

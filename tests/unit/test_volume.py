@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from tomocensus.volume import (
     Volume,
     angstrom_to_voxel,
+    certain_value,
     corner_offset,
     looked_in,
     release_pages,
+    releasing,
     voxel_to_angstrom,
 )
 
@@ -74,6 +76,25 @@ def test_pages_of_a_map_are_released_and_what_was_written_stays(tmp_path):
     assert before - mapped_kilobytes() > 60_000
     assert (data == 7).all()
     assert (np.fromfile(tmp_path / "map", np.int8) == 7).all()
+
+
+def test_pages_go_while_slices_are_looked_at(tmp_path):
+    data = np.memmap(tmp_path / "map", np.int8, "w+", shape=(32, 1024, 1024))
+    before, seen, most = mapped_kilobytes(), [], 0
+    for z in releasing(range(32), None, data, every=4):
+        data[z] = 1
+        seen.append(z)
+        most = max(most, mapped_kilobytes() - before)
+    assert seen == list(range(32))
+    assert 3_000 < most < 8_000
+
+
+@pytest.mark.parametrize(
+    ("largest", "certain"),
+    [(0.2, 1), (1.0005, 1), (1.1, 100), (100.05, 100), (101, 255), (255.1, 255), (256, None)],
+)
+def test_certain_is_the_next_of_1_100_and_255(largest, certain):
+    assert certain_value(largest) == certain
 
 
 def test_private_changes_and_plain_arrays_are_left_alone(tmp_path):

@@ -63,7 +63,7 @@ def open_array(path: Path, voxel_size: float | None = None) -> np.ndarray:
     """
     raw, order, warnings = _raw_header(path)
     shape = _file_shape(raw)
-    start = HEADER_BYTES + max(int(raw["nsymbt"]), 0)
+    start = HEADER_BYTES + int(raw["nsymbt"])
     stored_shape, dtype = _stored(raw, shape, order)
     count = int(np.prod(stored_shape))
     if _opener(path) is open:
@@ -99,7 +99,7 @@ def write_mrc(path: str | os.PathLike, volume: Volume) -> None:
 
 
 def write_labels(path: str | os.PathLike, volume: Volume) -> None:
-    """Write a labelmap: uint16 up to 65,535 (int16 where a label is negative), float32 above.
+    """Write a labelmap: uint16, where a label is negative int16, float32 where these are too small.
 
     Raises
     ------
@@ -109,11 +109,7 @@ def write_labels(path: str | os.PathLike, volume: Volume) -> None:
     data = volume.data
     if data.dtype.kind not in "iub":
         raise ValueError(f"labels must be integers, not {data.dtype}")
-    low, high = _range(data)
-    if low < -(2**15) or high > 2**24 or (low < 0 and high >= 2**15):
-        raise ValueError(f"labels {low}..{high} do not fit into an MRC file without loss")
-    dtype = np.float32 if high > 65535 else np.int16 if low < 0 else np.uint16
-    _write(path, volume, np.dtype(dtype))
+    _write(path, volume, _integer_type(data, (np.uint16, np.int16)))
 
 
 @contextlib.contextmanager
@@ -180,18 +176,18 @@ def _type_for(data: np.ndarray) -> np.dtype:
         return np.dtype(np.float32)
     if data.dtype.kind not in "iub":
         raise ValueError(f"MRC has no mode for {data.dtype}")
-    low, high = _range(data)
-    for dtype in (np.int8, np.int16, np.uint16):
+    return _integer_type(data, (np.int8, np.int16, np.uint16))
+
+
+def _integer_type(data: np.ndarray, candidates: tuple[type, ...]) -> np.dtype:
+    """Return the first type that holds whole numbers, float32 where none of them does."""
+    low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
+    for dtype in candidates:
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return np.dtype(dtype)
     if max(-low, high) > 2**24:
         raise ValueError(f"integers {low}..{high} do not fit into an MRC file without loss")
     return np.dtype(np.float32)
-
-
-def _range(data: np.ndarray) -> tuple[int, int]:
-    """Return the smallest and largest value; 0, 0 of an empty array."""
-    return (int(data.min()), int(data.max())) if data.size else (0, 0)
 
 
 def _new_header(data: np.ndarray, voxel_size: float, origin, nstart) -> np.ndarray:

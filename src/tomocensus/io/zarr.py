@@ -107,6 +107,10 @@ def _levels(path: Path, warnings: list[str]) -> list[_Level]:
                 f"{path}: has shape {shape}; one volume z, y, x is needed, without further "
                 "channels and time points."
             )
+        if level.array.dtype.kind not in "iufb":
+            raise InputError(
+                f"{path}: holds {level.array.dtype}, not grey values. Write it as float32."
+            )
     return levels
 
 
@@ -157,10 +161,10 @@ def _level(array: zarr.Array, transformations: list[dict], factors: list[float])
 
 
 def _known(levels: list[_Level]) -> list[_Level]:
-    """Return the levels that state a voxel size; none where the first is said to have 1 Å."""
+    """Return the levels of a usable voxel size; none where the first is said to have 1 Å."""
     if levels[0].sizes[0] == 1:
         return []
-    return [level for level in levels if level.sizes[0]]
+    return [level for level in levels if usable_voxel_size(level.sizes, []) is not None]
 
 
 def _choose(levels: list[_Level], voxel_size: float | None) -> _Level:

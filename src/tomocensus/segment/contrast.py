@@ -159,7 +159,7 @@ class Slices:
     def _average(self, start: float, stop: float) -> np.ndarray:
         """Average the slices between two fractional positions, each by its share."""
         total = 0.0
-        for k in range(int(start), min(int(np.ceil(stop - 1e-9)), self.data.shape[0])):
+        for k in range(int(start), int(np.ceil(stop - 1e-9))):
             share = min(stop, k + 1) - max(start, k)
             total = total + self._read(k) * share
         return total / (stop - start)
@@ -191,7 +191,7 @@ def scale_annotation(annotation: np.ndarray, shape: tuple[int, int, int]) -> dic
     for z in range(annotation.shape[0]):
         if not (annotation[z] >= 0).any():
             continue
-        target = min(int((z + 0.5) * factor), shape[0] - 1)
+        target = int((z + 0.5) * factor)
         new = resize_slice(np.asarray(annotation[z], dtype=np.int32), shape[1:], order=0)
         old = slices.get(target)
         slices[target] = new.copy() if old is None else np.where(old >= 0, old, new)

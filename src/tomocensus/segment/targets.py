@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage
 
 from tomocensus.segment.contrast import Slices, scale_annotation
 from tomocensus.segment.settings import AnnotatedVolume
@@ -85,8 +84,8 @@ def outline(labels: np.ndarray) -> np.ndarray:
 def boundary_target(annotation: np.ndarray, kind: str, inside: bool = True) -> np.ndarray:
     """Return the outlines of the objects of one slice; see :func:`outline`.
 
-    Touching instances are parted by an outline. Binary annotation knows components only, semantic
-    annotation components of one class.
+    Touching instances are parted by an outline, of semantic annotation only those of two classes,
+    of binary annotation none.
 
     Parameters
     ----------
@@ -100,23 +99,10 @@ def boundary_target(annotation: np.ndarray, kind: str, inside: bool = True) -> n
     """
     if kind == "instance":
         return outline(annotation)
-    result = outline(_components(annotation, kind))
+    result = outline(np.minimum(annotation, 1) if kind == "binary" else annotation)
     if not inside:
         result[(annotation > 0) & (result == 0)] = IGNORE
     return result
-
-
-def _components(annotation: np.ndarray, kind: str) -> np.ndarray:
-    """Number the components of each class; of all objects together where binary."""
-    if kind == "binary":
-        return np.where(annotation > 0, 1, annotation)
-    labels = annotation.astype(np.int32)
-    shift = 0
-    for value in np.unique(annotation[annotation > 0]):
-        components, count = ndimage.label(annotation == value)
-        labels[components > 0] = components[components > 0] + shift
-        shift += count
-    return labels
 
 
 def make_targets(
@@ -231,8 +217,6 @@ def hold_out_blocks(targets: list[TargetSlice], part: float, generator, block: i
 
 def check(targets: list[TargetSlice]) -> list[str]:
     """Say in plain words what may keep the annotation from teaching much."""
-    if not targets:
-        return []
     objects = sum(int((t.target[0] == 1).sum()) for t in targets)
     background = sum(int((t.target[0] == 0).sum()) for t in targets)
     warnings = []
@@ -248,8 +232,8 @@ def check(targets: list[TargetSlice]) -> list[str]:
             f"only {background} background voxels are annotated: the network cannot learn what is "
             "no object. Mark background too (0), do not leave it unlabelled (-1)"
         )
-    full = [t for t in targets if (t.target[0] == 1).sum() == 0]
-    if len(targets) > 1 and not full and background < objects:
+    everywhere = all((t.target[0] == 1).any() for t in targets)
+    if len(targets) > 1 and everywhere and background < objects:
         warnings.append(
             "more object than background is annotated; add a slice with few objects, or empty "
             "places will be called object"

@@ -345,8 +345,7 @@ def image_labels(
             for target, what in zip(probes, (plain, grain), strict=True):
                 target += back @ _filtered(what[PROBE], reference)
     measured = (signal, noise) if direct else probes
-    spread = np.sqrt(measured[0].var())
-    scale = spread / np.sqrt(imaging.snr) / (measured[1].std() + 1e-12)
+    scale = measured[0].std() / np.sqrt(imaging.snr) / (measured[1].std() + 1e-12)
     total = signal + np.float32(scale) * noise
     # Gold must not squeeze the rest into a narrow range.
     level = total.std() if gold is None else robust_deviation(total)
@@ -475,9 +474,9 @@ class _Optics:
 
     def _seen(self, spectrum, defocus, assumed):
         """Return an image after the CTF and the flip of its phases."""
-        transfer = self.transfer(defocus)
         if self.imaging.correction == "ideal":
             return fft.irfft2(spectrum, s=self.shape).astype(np.float32)
+        transfer = self.transfer(defocus)
         # Correction flips phases only: amplitudes near the zeros stay lost.
         if self.imaging.correction != "none":
             known = transfer if assumed == defocus else self.transfer(assumed)

@@ -247,11 +247,9 @@ def refine(distance: np.ndarray, step: int, shape) -> np.ndarray:
         return distance
     for axis, size in enumerate(shape):
         place = np.arange(size) / step
-        below = np.minimum(place.astype(int), distance.shape[axis] - 2 if size > 1 else 0)
-        below = np.maximum(below, 0)
-        above = np.minimum(below + 1, distance.shape[axis] - 1)
+        below = np.minimum(place.astype(int), distance.shape[axis] - 2)
         share = (place - below).astype(np.float32)
         share = share.reshape([-1 if i == axis else 1 for i in range(3)])
-        low, high = (np.take(distance, at, axis=axis) for at in (below, above))
+        low, high = (np.take(distance, at, axis=axis) for at in (below, below + 1))
         distance = low + (high - low) * share
     return distance
