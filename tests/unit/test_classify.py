@@ -620,6 +620,8 @@ def test_the_same_name_twice_counts_once(tmp_path, labels):
         ),
         ("tomogram\tx\ty\tz\tclass\nt,1,2,3,a\n", "row 2: .* commas, the header by tabs"),
         ("tomogram,x,x_angstrom,y,z,class\nt,1,1,2,3,a\n", "twice"),
+        ("tomogram,x_angstrom,y,z,class\nt,10,1,2,a\n", "x_angstrom in Å, the other axes in vox"),
+        ("tomogram,x,y_angstrom,z,class\nt,1,10,2,a\n", "y_angstrom in Å, the other axes in vox"),
         ("", "empty"),
         ("\n# nothing yet\n", "empty"),
     ],

@@ -167,18 +167,56 @@ def test_the_innermost_object_around_another_is_told():
     assert table["inside_instance"].dropna().to_dict() == {3: 9, 7: 4}
 
 
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
-def test_inside_is_what_cannot_be_reached(seed):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, rng.integers(3, 9, 3)) if seed % 2 else np.zeros((9, 9, 9), int)
-    for number in range(1, 1 + 5 * (seed % 2 == 0)):
+def scattered(rng):
+    return rng.integers(0, 4, rng.integers(3, 9, 3))
+
+
+def boxes_over_boxes(rng):
+    """Place boxes, of which most are hollow."""
+    labels = np.zeros((9, 9, 9), int)
+    for number in range(1, 6):
         low = rng.integers(0, 5, 3)
         high = low + rng.integers(1, 9, 3)
-        box = tuple(slice(*pair) for pair in zip(low, high, strict=True))
-        labels[box] = number
+        labels[tuple(slice(*pair) for pair in zip(low, high, strict=True))] = number
         if rng.random() < 0.7:
             labels[tuple(slice(a + 1, b - 1) for a, b in zip(low, high, strict=True))] = 0
+    return labels
+
+
+def shells_in_shells(rng):
+    labels, low, high = np.zeros((16, 14, 15), int), np.zeros(3, int), np.array([16, 14, 15])
+    for number in rng.permutation(4) + 1:
+        low, high = low + rng.integers(1, 3, 3), high - rng.integers(1, 3, 3)
+        if (low < high).all():
+            labels[tuple(slice(*pair) for pair in zip(low, high, strict=True))] = number
+    return labels
+
+
+def dug_ways(rng):
+    """Dig crooked ways, some of them out, into a block; leave objects in them."""
+    labels = np.ones((7, 8, 9), int)
+    for _ in range(rng.integers(1, 4)):
+        place, way = rng.integers(1, np.array(labels.shape) - 1), []
+        for axis in rng.permutation(3):
+            step = rng.choice((-1, 1)) * (np.arange(3) == axis)
+            for _ in range(rng.integers(0, 8)):
+                if ((place >= 0) & (place < labels.shape)).all():
+                    way.append(tuple(place))
+                    place = place + step
+        for at in way:
+            labels[at] = 0
+        for at in rng.permutation(way)[: rng.integers(0, 4)]:
+            labels[tuple(at)] = rng.integers(2, 4)
+    return np.pad(labels, 1)
+
+
+@given(
+    st.sampled_from([scattered, boxes_over_boxes, shells_in_shells, dug_ways]),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=150)
+def test_inside_is_what_cannot_be_reached(scene, seed):
+    labels = scene(np.random.default_rng(seed))
     numbers = [n for n in np.unique(labels) if n]
     hidden = {n: ndimage.binary_fill_holes(labels == n) & (labels != n) for n in numbers}
     around = {n: [m for m in numbers if hidden[m][labels == n].all()] for n in numbers}
