@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 from tomocensus.classify import (
     Embeddings,
@@ -24,8 +26,11 @@ from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import (
     Prior,
     _about_means,
+    _figures,
     _leave_out,
     _with_forms,
+    best_temperature,
+    calibration_error,
     chances_of,
     part_of,
     scores_of,
@@ -463,6 +468,98 @@ def test_names_without_meaning_get_no_good_figures():
         named = pd.DataFrame({"tomogram": "t", "instance": known.instance, "class": classes})
         found.append(fit_head({"t": known}, named)[0]["accuracy"])
     assert np.mean(found) < 0.65
+
+
+def test_scores_are_densities_given_the_examples():
+    """Against plain conditioning of Gaussians, in the space of the vectors."""
+    rng = np.random.default_rng(3)
+    within, between = (a @ a.T + 0.1 * np.eye(4) for a in rng.normal(size=(2, 4, 4)))
+    prior = Prior(rng.normal(size=4), within, between)
+    vectors, target = rng.normal(size=(9, 4)) * 2, np.array([0] * 5 + [1] * 3 + [2])
+    seen = rng.normal(size=(6, 4)) * 3
+    found = scores_of(seen, _with_forms(vectors, target, prior, seed=0))
+
+    means = np.stack([vectors[target == k].mean(axis=0) for k in range(3)])
+    away = vectors - means[target]
+    within = (300 * within + away.T @ away) / (300 + 9 - 3)  # 9 examples, 3 means
+    between = between + 0.3 * within
+    centre = (means.sum(axis=0) + 3 * prior.mean) / 6
+
+    def given(mean, number):
+        """Return the log density of an object of a kind with so many examples of this mean."""
+        gain = between @ np.linalg.inv(between + within / number)
+        spread = within + between - gain @ between
+        return multivariate_normal(centre + gain @ (mean - centre), spread).logpdf(seen)
+
+    columns = []
+    for kind in range(3):
+        mine = vectors[target == kind]
+        forms = logsumexp([given(one, 1) for one in mine], axis=0) - np.log(len(mine))
+        columns.append(np.logaddexp(given(means[kind], len(mine)), forms) - np.log(2))
+    columns.append(multivariate_normal(centre, within + between).logpdf(seen))
+    # Volumes are others in the space of the head: by the same factor for all.
+    difference = found - np.stack(columns, axis=1)
+    np.testing.assert_allclose(difference, difference[0, 0], atol=1e-8)
+
+
+def test_a_prior_is_that_of_many_kinds_each_counting_alike():
+    rng = np.random.default_rng(0)
+    within, between = np.array([0.5, 1.0, 4.0]), np.array([9.0, 1.0, 0.25])
+    counts = np.where(np.arange(4000) % 2, 4, 12)
+    target = np.repeat(np.arange(4000), counts)
+    means = 2 + rng.normal(size=(4000, 3)) * np.sqrt(between)
+    means[1::2] += 1  # of the kinds with few objects
+    vectors = means[target] + rng.normal(size=(len(target), 3)) * np.sqrt(within)
+    found = Prior.measure(vectors, target)
+    np.testing.assert_allclose(found.mean, 2.5, atol=0.2)
+    # About means of 4 and of 12 objects, and a fiftieth to be on the safe side.
+    shrunk = (3 / 4 + 11 / 12) / 2
+    np.testing.assert_allclose(np.diag(found.within), 1.02 * shrunk * within, rtol=0.05)
+    grown = between + 0.25 + within * (1 / 4 + 1 / 12) / 2
+    np.testing.assert_allclose(np.diag(found.between), grown, rtol=0.1)
+    assert np.abs(found.within[~np.eye(3, dtype=bool)]).max() < 0.1
+    again = Prior.of(Model({"kind": "encoder", "sha256": "e"}, found.to_weights()))
+    np.testing.assert_allclose(again.within, found.within, rtol=1e-6)
+    assert again.temperature == 3.0
+
+
+def test_the_temperature_is_that_with_which_classes_were_drawn():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(20_000, 4)) * 20
+    odds = scores / 5 + np.log([0.95 / 3, 0.95 / 3, 0.95 / 3, 0.05])
+    right = (softmax(odds).cumsum(axis=1) > rng.random((20_000, 1))).argmax(axis=1)
+    assert best_temperature(scores, right, before=2.0, weight=0.0) == pytest.approx(5, rel=0.05)
+    assert best_temperature(scores[:1], right[:1], before=2.0) == pytest.approx(2, rel=0.05)
+    assert best_temperature(scores[:0], right[:0], before=2.0) == 2.0
+
+
+def test_figures_are_those_of_the_named_examples():
+    chances = np.array(
+        [
+            [0.97, 0.01, 0.02],
+            [0.96, 0.03, 0.01],  # wrong
+            [0.25, 0.74, 0.01],
+            [0.30, 0.65, 0.05],
+            [0.40, 0.41, 0.19],  # wrong
+        ]
+    )
+    target = np.array([0, 1, 1, 1, 2, 0])
+    usable = np.array([True, True, True, True, False, True])
+    found = _figures(chances, target, usable, ["a", "b", "c"])
+    assert found["accuracy"] == pytest.approx(0.6)
+    assert found["confusion_matrix"] == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
+    assert found["warnings"] == ["class c has a single example: it cannot be checked"]
+    told = {one["minimum_confidence"]: (one["named"], one["error"]) for one in found["rejection"]}
+    assert told == {
+        0.5: pytest.approx((0.8, 0.25)),
+        0.7: pytest.approx((0.6, 1 / 3)),
+        0.9: pytest.approx((0.4, 0.5)),
+        0.95: pytest.approx((0.4, 0.5)),
+    }
+    # Two lie in the last bin, the others each in its own.
+    gaps = [2 * abs(0.965 - 0.5), abs(0.74 - 1), abs(0.65 - 1), abs(0.41 - 0)]
+    assert found["calibration_error"] == pytest.approx(sum(gaps) / 5)
+    assert calibration_error(np.array([1.0, 1.0]), np.array([True, False])) == 0.5
 
 
 def test_common_classes_are_likelier_and_rare_ones_are_still_found():

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from tomocensus.measure import COLUMNS, extent, measure
 from tomocensus.measure.neighbours import neighbours
 from tomocensus.measure.nesting import enclosing
-from tomocensus.measure.shape import moments
+from tomocensus.measure.shape import moments, surface_voxels
 from tomocensus.padding import looked_at
 
 
@@ -45,12 +45,62 @@ def test_ellipsoid_axes_and_orientation():
     assert (row.box_x_min, row.box_x_max) == (6, 54)
 
 
+@pytest.mark.parametrize("sides", [(1, 1, 1), (3, 5, 8), (8, 3, 5), (5, 8, 3), (1, 2, 40)])
+def test_boxes_are_measured_exactly(sides):
+    labels = np.zeros(np.add(sides, 4), int)
+    labels[tuple(slice(2, 2 + side) for side in sides)] = 1
+    row = measure(labels, 2.0, (0, 0, 0)).iloc[0]
+    # Solid ellipsoids with the moments of a box.
+    axes = 2 * np.sqrt(5 / 3) * np.array(sorted(sides, reverse=True))
+    names = ["length_angstrom", "width_angstrom", "thickness_angstrom"]
+    np.testing.assert_allclose(row[names].astype(float), axes)
+    # A line through a box crosses its surface twice; those that begin in it are all but one a line.
+    area = 0
+    for way in np.ndindex(3, 3, 3):
+        step = np.abs(np.subtract(way, 1))
+        if (number := step.sum()) > 0:
+            lines = np.prod(sides) - np.prod(np.maximum(np.subtract(sides, step), 0))
+            weight = {1: 0.045778, 2: 0.036981, 3: 0.035196}[number]
+            area += 4 * weight * lines / np.sqrt(number)
+    assert row.surface_angstrom2 == pytest.approx(area * 4)
+    ball = np.pi ** (1 / 3) * (6 * np.prod(sides)) ** (2 / 3)
+    assert row.sphericity == pytest.approx(min(1, ball / area))
+    assert row.equivalent_diameter_angstrom == pytest.approx(
+        2 * np.cbrt(6 * np.prod(sides) / np.pi)
+    )
+    assert (row.elongation, row.flatness) == pytest.approx((axes[0] / axes[1], axes[1] / axes[2]))
+    for axis, side in zip("zyx", sides, strict=True):
+        assert (row[f"box_{axis}_min"], row[f"box_{axis}_max"]) == (2, 1 + side)
+
+
+@pytest.mark.parametrize(
+    ("step", "axis"),
+    [
+        ((0, 0, 1), (1, 0, 0)),
+        ((0, 1, 0), (0, 1, 0)),
+        ((1, 0, 0), (0, 0, 1)),
+        ((0, 1, -1), (-1, 1, 0)),
+        ((0, -1, -1), (1, 1, 0)),
+        ((1, 0, -1), (-1, 0, 1)),
+        ((-1, 1, 1), (-1, -1, 1)),
+    ],
+)
+def test_the_long_axis_is_a_unit_vector_upwards(step, axis):
+    labels = np.zeros((21, 21, 21), int)
+    for place in range(-8, 9):
+        labels[tuple(10 + place * np.array(step))] = 1
+    row = measure(labels, 3.0, (0, 0, 0)).iloc[0]
+    found = [row.major_x, row.major_y, row.major_z]
+    np.testing.assert_allclose(found, np.array(axis) / np.linalg.norm(axis), atol=1e-9)
+
+
 def test_neighbours_equal_brute_force():
     random = np.random.default_rng(3)
     labels = np.zeros((40, 40, 40), dtype=int)
     for number in range(1, 13):
-        z, y, x = random.integers(0, 36, 3)
-        labels[z : z + 4, y : y + 3, x : x + 4] = number
+        start, sides = random.integers(0, 36, 3), random.integers(1, 8, 3)
+        box = labels[tuple(slice(at, at + side) for at, side in zip(start, sides, strict=True))]
+        box[random.random(box.shape) < 0.6] = number
     table = measure(labels, 5.0, (0, 0, 0), contact_distance=40).set_index("instance")
     points = {n: np.argwhere(labels == n) for n in table.index}
     for n, row in table.iterrows():
@@ -242,11 +292,14 @@ def test_document_lists_every_column():
 
 @settings(max_examples=25)
 @given(st.integers(0, 1000), st.tuples(*[st.integers(1, 9)] * 3))
-def test_moments_are_those_of_the_voxels(seed, shape):
-    mask = np.random.default_rng(seed).random(shape) < 0.5
+def test_moments_and_surface_are_those_of_the_voxels(seed, shape):
+    rng = np.random.default_rng(seed)
+    mask = rng.random(shape) < rng.choice([0.5, 0.97])
     assume(mask.any())
     points = np.argwhere(mask)
     count, centre, covariance = moments(mask)
     assert count == len(points)
     np.testing.assert_allclose(centre, points.mean(axis=0))
     np.testing.assert_allclose(covariance, np.cov(points.T, bias=True).reshape(3, 3), atol=1e-9)
+    outer = mask & ~ndimage.binary_erosion(mask)
+    np.testing.assert_array_equal(surface_voxels(mask), np.argwhere(outer))

@@ -67,7 +67,7 @@ class _Around:
         In the order of the distance between their boxes, which is returned as well, less a voxel.
         """
         found = self.tree.query_ball_point(self.middles[i], reach + self.room)
-        others = np.setdiff1d(self.owner[np.concatenate(found).astype(int)], seen)
+        others = np.setdiff1d(self.owner[np.concatenate(found)], seen)
         apart = np.maximum(self.low[others] - self.high[i], self.low[i] - self.high[others])
         bound = np.maximum(np.linalg.norm(np.maximum(apart, 0), axis=1) - 1, 0)
         order = np.argsort(bound, kind="stable")
