@@ -1,3 +1,4 @@
+import itertools
 import pathlib
 
 import numpy as np
@@ -47,8 +48,9 @@ def test_ellipsoid_axes_and_orientation():
 
 @pytest.mark.parametrize("sides", [(1, 1, 1), (3, 5, 8), (8, 3, 5), (5, 8, 3), (1, 2, 40)])
 def test_boxes_are_measured_exactly(sides):
-    labels = np.zeros(np.add(sides, 4), int)
-    labels[tuple(slice(2, 2 + side) for side in sides)] = 1
+    labels = np.zeros(np.add(sides, 5), int)
+    starts = (1, 2, 3)
+    labels[tuple(slice(at, at + side) for at, side in zip(starts, sides, strict=True))] = 1
     row = measure(labels, 2.0, (0, 0, 0)).iloc[0]
     # Solid ellipsoids with the moments of a box.
     axes = 2 * np.sqrt(5 / 3) * np.array(sorted(sides, reverse=True))
@@ -69,8 +71,9 @@ def test_boxes_are_measured_exactly(sides):
         2 * np.cbrt(6 * np.prod(sides) / np.pi)
     )
     assert (row.elongation, row.flatness) == pytest.approx((axes[0] / axes[1], axes[1] / axes[2]))
-    for axis, side in zip("zyx", sides, strict=True):
-        assert (row[f"box_{axis}_min"], row[f"box_{axis}_max"]) == (2, 1 + side)
+    for axis, at, side in zip("zyx", starts, sides, strict=True):
+        assert (row[f"box_{axis}_min"], row[f"box_{axis}_max"]) == (at, at + side - 1)
+        assert row[f"{axis}_voxel"] == pytest.approx(at + (side - 1) / 2)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +277,17 @@ def test_inside_is_what_cannot_be_reached(scene, seed):
     # The innermost is itself in all the others.
     wanted = {n: max(found, key=lambda m: len(around[m])) for n, found in around.items() if found}
     assert enclosing(labels, boxes) == wanted
+
+
+def test_objects_at_any_face_of_the_volume_touch_the_border():
+    labels = np.zeros((5, 6, 7), int)
+    for number, (axis, end) in enumerate(itertools.product(range(3), (0, -1)), start=1):
+        place = [2, 3, 3]
+        place[axis] = end
+        labels[tuple(place)] = number
+    labels[1:4, 1:5, 1:6][labels[1:4, 1:5, 1:6] == 0] = 7
+    table = measure(labels, 1.0, (0, 0, 0))
+    assert table["touches_border"].tolist() == [True] * 6 + [False]
 
 
 def test_empty_labelmap_has_all_columns():
