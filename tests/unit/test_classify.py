@@ -41,6 +41,7 @@ from tomocensus.classify.head import (
 from tomocensus.classify.review import rank_for_review
 from tomocensus.classify.views import (
     CLOSE,
+    CONTEXT,
     LOOKS,
     SIDE,
     WHOLE,
@@ -259,6 +260,64 @@ def test_small_objects_get_one_close_look_and_long_ones_several_on_their_surface
     assert len(found) == LOOKS
     assert all(rod[tuple(place)] for place in found.astype(int))
     assert np.ptp(found[:, 2]) > 80
+
+
+@pytest.mark.parametrize("voxel_size", [8.0, 20.0])
+def test_each_kind_of_view_has_its_own_scale(voxel_size):
+    shape, centre, radius = (70, 90, 100), np.array([34, 47, 45]), 160 / voxel_size
+    ramp = np.indices(shape).astype(np.float32)
+    ramp = ramp[0] + 2 * ramp[1] - 3 * ramp[2]
+    away = np.indices(shape) - np.reshape(centre, (3, 1, 1, 1))
+    labels = np.zeros(shape, np.int32)
+    labels[(away**2).sum(axis=0) <= radius**2] = 3
+    tomogram = Volume(ramp, voxel_size)
+    (view,) = views(tomogram, labels, "bright")
+    assert view.number == 3
+    middle, spread, _ = normalise(tomogram, "bright")
+    size = 2 * np.floor(radius) + 1  # of the object
+    steps = {WHOLE: 1.5 * size / SIDE, CONTEXT: 80 / voxel_size, CLOSE: 20 / voxel_size}
+    assert sorted(view.kinds) == sorted(steps)
+    for kind, (density, mask) in zip(view.kinds, view.crops, strict=True):
+        offsets = (np.indices((SIDE,) * 3) - (SIDE - 1) / 2) * steps[kind]
+        length = np.sqrt((offsets**2).sum(axis=0))
+        assert mask[length < radius - 1].all()
+        assert not mask[length > radius + 1].any()
+        places = offsets + np.reshape(centre, (3, 1, 1, 1))
+        # Coarse voxels at the border reach beyond it.
+        inside = np.all([(p >= 4) & (p < n - 8) for p, n in zip(places, shape, strict=True)], 0)
+        expected = (places[0] + 2 * places[1] - 3 * places[2] - middle) / spread
+        np.testing.assert_allclose(density[inside], expected[inside], atol=0.02)
+        beyond = np.any([(p < -9) | (p > n + 8) for p, n in zip(places, shape, strict=True)], 0)
+        assert not density[beyond].any()
+
+
+def test_of_large_objects_fewer_voxels_say_the_same(monkeypatch, rng):
+    labels = np.zeros((80, 128, 128), np.int32)
+    away = np.indices(labels.shape) - np.reshape([40, 60, 66], (3, 1, 1, 1))
+    length = np.sqrt((4 * away[0] ** 2) + away[1] ** 2 + away[2] ** 2)
+    labels[length <= 55] = 1
+    tomogram = Volume((rng.normal(size=labels.shape) + 2 * (length < 40)).astype(np.float32), 10.0)
+    (whole,) = views(tomogram, labels, "bright")
+    monkeypatch.setattr("tomocensus.classify.views._FEATURE_VOXELS", 80_000)
+    (thinned,) = views(tomogram, labels, "bright")
+    np.testing.assert_array_equal(whole.kinds, thinned.kinds)
+    assert np.abs(whole.features - thinned.features).max() < 0.25
+    assert (whole.features != thinned.features).any()
+    close = np.array([crop[1] for crop in thinned.crops[thinned.kinds == CLOSE]])
+    middle = close[(slice(None), *[slice(SIDE // 2 - 2, SIDE // 2 + 2)] * 3)].mean((1, 2, 3))
+    assert (np.abs(middle - 0.5) < 0.3).all()  # on the surface
+
+
+def test_close_looks_are_far_apart_and_not_at_top_and_bottom():
+    mask = ball(61, 28)
+    found = looks(mask, 10.0)
+    assert (mask[tuple(found.astype(int).T)]).all()
+    assert np.abs(np.linalg.norm(found - 30, axis=1) - 28).max() < 1.5
+    assert np.abs(found[:, 0] - 30).max() <= 14
+    apart = np.linalg.norm(found[:, None] - found[None], axis=2)
+    # Four points around the equator, two of them opposite each other.
+    assert apart.max() > 55
+    assert apart[~np.eye(LOOKS, dtype=bool)].min() > 30
 
 
 def test_polarity_turns_the_sign_so_that_matter_is_positive(rng):
