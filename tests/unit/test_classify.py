@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
@@ -53,6 +54,7 @@ from tomocensus.classify.views import (
 )
 from tomocensus.errors import InputError
 from tomocensus.models import Model, load_model, save_model
+from tomocensus.simulate import training
 from tomocensus.volume import Volume
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -423,6 +425,31 @@ def test_embeddings_survive_the_disk(tmp_path, scene, encoder):
     np.testing.assert_array_equal(read.table(), made.table())
     assert (read.encoder, read.feature_names) == (encoder.sha256, NAMES)
     assert read.instance.tolist() == [1, 2, 4]
+
+
+def test_the_shipped_models_name_what_is_simulated(encoder, monkeypatch):
+    """An encoder fits the views, features and layers that it was trained with."""
+    monkeypatch.setattr("tomocensus.classify.embeddings._BATCH", 10)
+    monkeypatch.setattr(training, "SHAPE", (32, 112, 112))
+    made = training.training_tomogram(6)
+    kinds = pd.Series(made.classes)
+    labels = np.asarray(made.instances.data)
+    labels = np.where(np.isin(labels, kinds.groupby(kinds).head(4).index), labels, 0)
+    found = embed(made.tomogram, labels, encoder, made.polarity, "cpu", 1)
+    table = apply_head(load_model(MODELS / "base-classifier", "classifier"), found, 0)
+    truth = kinds[table["instance"]].to_numpy()
+    assert len(set(truth)) > 5
+    assert (table["class"] == truth).mean() > 0.8
+
+
+def test_weights_of_another_version_are_told(encoder):
+    name, other = "out.0.weight", replace(encoder, weights=dict(encoder.weights))
+    other.weights[name] = other.weights[name][:, 1:]
+    with pytest.raises(InputError, match=f"weights {name} are missing or of another shape"):
+        build(other)
+    del other.weights[name]
+    with pytest.raises(InputError, match=name):
+        build(other)
 
 
 def test_a_broken_file_of_embeddings_is_named(tmp_path):
@@ -839,6 +866,30 @@ def test_review_lists_nothing_that_has_a_name_and_keeps_away_from_it():
     assert truth.set_index("instance")["class"][first] == "c"
     everything = {("t", number) for number in range(1, 61)}
     assert len(rank_for_review({"t": known}, {"t": classes}, named=everything)) == 0
+
+
+def test_review_takes_the_greatest_product_of_doubt_and_distance():
+    known, classes = {}, {}
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        part, _ = clouds({"x": 50, "y": 60}, seed=ord(name))
+        known[name] = replace(part, instance=rng.permutation(part.instance))
+        sure = rng.uniform(0.2, 1, 110)
+        rows = {"instance": part.instance, "class": "x", "confidence": sure}
+        classes[name] = pd.DataFrame(rows)
+    named = {("a", number) for number in range(1, 80)}
+    listed = rank_for_review(known, classes, 12, named)
+    keys = [(name, number) for name in "ab" for number in known[name].instance]
+    points = np.concatenate([known[name].table() for name in "ab"])
+    points = (points - points.mean(axis=0)) / (points.std(axis=0) + 0.05)
+    sure = [classes[name]["confidence"][number - 1] for name, number in keys]
+    for name, number, confidence in listed[["tomogram", "instance", "confidence"]].to_numpy():
+        distance = cdist(points, points[[key in named for key in keys]]).min(axis=1)
+        best = np.argmax(np.maximum(1 - np.array(sure), 0.05) * distance)
+        assert keys[best] == (name, number)
+        assert sure[best] == confidence
+        named = {*named, keys[best]}
+    assert len(listed) == 12
 
 
 def test_rows_to_add_are_as_the_examples_file_has_them(tmp_path):
