@@ -538,6 +538,19 @@ def test_left_out_examples_are_named_by_models_fitted_without_them(folds, monkey
         np.testing.assert_allclose(scores[row], scores_of(vectors[row : row + 1], weights)[0])
 
 
+def test_each_class_has_its_own_forms_and_not_too_many(monkeypatch):
+    monkeypatch.setattr("tomocensus.classify.head._MOST_FORMS", 6)
+    head, known, named = fitted({"a": 20, "b": 2, "c": 7})
+    kinds = head.weights["example_class"].astype(int)
+    assert np.bincount(kinds).tolist() == [6, 2, 6]
+    shown = known.table().astype(float) - head.weights["centre"]
+    shown = shown @ head.weights["transform"].astype(float)
+    away = cdist(head.weights["examples"].astype(float), shown)
+    assert (away.min(axis=1) < 1e-2).all()
+    assert len(set(away.argmin(axis=1))) == 14
+    assert (named["class"].to_numpy()[away.argmin(axis=1)] == np.array(list("abc"))[kinds]).all()
+
+
 def test_names_without_meaning_get_no_good_figures():
     """Half right is luck; how the one kind scatters must not give away the examples' names."""
     found = []
