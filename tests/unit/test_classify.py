@@ -29,6 +29,7 @@ from tomocensus.classify.head import (
     _about_means,
     _figures,
     _leave_out,
+    _shares,
     _with_forms,
     best_temperature,
     calibration_error,
@@ -866,7 +867,13 @@ def test_review_lists_each_instance_once_and_no_more_than_there_are():
     classes = pd.DataFrame({"instance": known.instance, "class": "a", "confidence": 1.0})
     listed = rank_for_review({"t": known}, {"t": classes}, count=50)
     assert sorted(listed["instance"]) == known.instance.tolist()
+    assert list(listed.columns) == ["tomogram", "instance", "class", "confidence"]
+    alike = replace(known, embedding=0 * known.embedding, features=0 * known.features)
+    listed = rank_for_review({"t": alike}, {"t": classes}, count=50)
+    assert sorted(listed["instance"]) == known.instance.tolist()
+    none = Embeddings(*(a[:0] for a in (known.instance, known.embedding, known.features)), (), "e")
     assert len(rank_for_review({}, {})) == 0
+    assert len(rank_for_review({"t": none}, {"t": classes[:0]})) == 0
 
 
 def test_review_lists_nothing_that_has_a_name_and_keeps_away_from_it():
@@ -887,7 +894,7 @@ def test_review_takes_the_greatest_product_of_doubt_and_distance():
     for name in "ab":
         part, _ = clouds({"x": 50, "y": 60}, seed=ord(name))
         known[name] = replace(part, instance=rng.permutation(part.instance))
-        sure = rng.uniform(0.2, 1, 110)
+        sure = rng.uniform(0.9, 1, 110)
         rows = {"instance": part.instance, "class": "x", "confidence": sure}
         classes[name] = pd.DataFrame(rows)
     named = {("a", number) for number in range(1, 80)}
@@ -958,6 +965,27 @@ def test_what_simulation_does_not_know_takes_over_where_it_misleads():
     assert card["share_without_simulation"] > 0.8
     assert right_of_fresh(card, weights, False, True) > 0.95
     assert right_of_fresh(card, first_model(weights), False, True) < 0.7
+
+
+def test_shares_of_models_are_the_likeliest():
+    """Against other shares: the best product of what each share makes likely, and of beliefs."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, 50)
+    chances = [softmax(rng.normal(size=(50, 4)) * 2) for _ in range(3)]
+    chances[1][np.arange(50), target] += 0.5
+
+    def worth(shares):
+        parts = [one[:, :3] / one[:, :3].sum(axis=1, keepdims=True) for one in chances]
+        mean = sum(share * one for share, one in zip(shares, parts, strict=True))
+        beliefs = np.log(shares) @ [3, 2, 1]
+        return np.log(mean[np.arange(50), target]).sum() + beliefs
+
+    found = _shares(chances, target)
+    assert found.sum() == pytest.approx(1)
+    assert found[1] > 0.5
+    others = [found + 0.01 * step for step in np.r_[np.eye(3), rng.normal(size=(30, 3))]]
+    others += list(rng.dirichlet(np.ones(3), 30))
+    assert all(worth(found) > worth(other / other.sum()) for other in others)
 
 
 def test_features_that_tell_nothing_do_no_harm():
