@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
@@ -193,6 +194,40 @@ def test_a_neighbour_is_touched_and_not_part_of_the_profile():
     # Three voxels wide around 10 x 20 voxels, on one of the long sides.
     assert found["touching"] == pytest.approx(60 / 225, abs=0.05)
     assert dict(zip(NAMES, shape_and_density(mask, density, 10.0), strict=True))["touching"] == 0
+
+
+def test_densities_and_contacts_are_those_of_distances_to_the_surface():
+    rng = np.random.default_rng(0)
+    size = 10.0
+    away = np.indices((44, 56, 60)) - np.reshape([22, 28, 30], (3, 1, 1, 1))
+    mask = sum((a / s) ** 2 for a, s in zip(away, (16, 13, 12), strict=True)) <= 1
+    density = rng.normal(size=mask.shape).astype(np.float32)
+    others = ~mask & (away[2] > 3) & (rng.random(mask.shape) < 0.8)
+    found = dict(zip(NAMES, shape_and_density(mask, density, size, others), strict=True))
+    depth = ndimage.distance_transform_edt(mask) * size
+    outside = ndimage.distance_transform_edt(~mask) * size
+    core = depth > 0.6 * depth.max()
+    expected = {
+        "density": density[mask].mean(),
+        "density_spread": density[mask].std(),
+        "shell_density": density[mask & (depth <= 60)].mean(),
+        "core_density": density[core].mean(),
+        "middle_density": density[(depth > 60) & ~core].mean(),
+        "outside_density": density[(outside > 0) & (outside <= 120)].mean(),
+    }
+    expected["shell_minus_core"] = expected["shell_density"] - expected["core_density"]
+    expected["membrane_contrast"] = expected["shell_density"] - expected["outside_density"]
+    touching, deepest = [], 0
+    for z in range(22 - 8, 22 + 9, 2):  # every other slice of the middle half
+        beside = ndimage.distance_transform_edt(~mask[z]) - 0.5
+        touching.append(others[z][(beside > 0) & (beside < 3)].mean())
+        deepest = max(deepest, ndimage.distance_transform_edt(mask[z]).max() - 0.5)
+    expected["touching"] = np.mean(touching)
+    expected["log_depth_in_plane_nm"] = np.log(deepest)
+    expected["log_height_nm"] = np.log(33)
+    expected["log_depth_nm"] = np.log(depth.max() / 10)
+    expected["log_mean_depth_nm"] = np.log(depth[mask].mean() / 10)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_object_that_fills_the_volume_has_finite_features():
