@@ -255,6 +255,17 @@ def test_class_and_tomogram_are_asked_for(project, capsys):
         main([*command, "--class", "a", "--tomogram", "cell_02", "--voxel-size", "90"])
 
 
+def test_picks_in_the_corners_lie_within_and_those_beyond_do_not(project, capsys):
+    corners = np.array([(0, 0, 0), (59, 39, 19), (-1, 0, 0), (59, 39, 20)])
+    write_imod_points(
+        project / "p.txt", pd.DataFrame(corners, columns=["x_voxel", "y_voxel", "z_voxel"])
+    )
+    main([str(project), str(project / "p.txt"), "--class", "a", "--tomogram", "cell_02"])
+    assert "2 positions outside of cell_02" in capsys.readouterr().out
+    found = read_examples(project / "config" / "examples.tsv")
+    assert found[["x", "y", "z"]].to_numpy().tolist() == corners[:2].tolist()
+
+
 def test_classes_that_a_file_tells_stay(project, capsys):
     columns = ["rlnTomoName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]
     columns.append("tomocensusClass")
