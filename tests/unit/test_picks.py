@@ -266,6 +266,14 @@ def test_picks_in_the_corners_lie_within_and_those_beyond_do_not(project, capsys
     assert found[["x", "y", "z"]].to_numpy().tolist() == corners[:2].tolist()
 
 
+def test_the_only_tomogram_of_a_sheet_is_meant(project):
+    (project / "config" / "tomograms.tsv").write_text("tomogram\tpath\ncell_02\tcell_02.mrc\n")
+    (project / "p.txt").write_text("10.5 20.5 5\n")
+    main([str(project), str(project / "p.txt"), "--class", "a"])
+    found = read_examples(project / "config" / "examples.tsv")
+    assert found[["tomogram", "x"]].to_numpy().tolist() == [["cell_02", 10]]
+
+
 def test_classes_that_a_file_tells_stay(project, capsys):
     columns = ["rlnTomoName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]
     columns.append("tomocensusClass")
