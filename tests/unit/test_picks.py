@@ -82,6 +82,8 @@ def test_pixels_of_unbinned_tilt_series_are_counted_in_their_size(tmp_path):
     path = star(tmp_path / "warp.star", ["wrpSourceName", *xyz], ("a.tomostar", 20, 40, 10))
     assert voxels(path) == [[20, 40, 10]]
     assert read(path)["voxel_size"].isna().all()
+    path = star(tmp_path / "alone.star", [*xyz, "rlnOpticsGroup"], (20, 40, 10, 1))
+    assert voxels(path) == [[20, 40, 10]]
     path = star(tmp_path / "moved.star", [*xyz, "rlnOriginXAngst"], (20, 40, 10, 7))
     assert voxels(path) == [[20, 40, 10]]
 
@@ -121,6 +123,8 @@ def test_matlab_programs_count_from_one(tmp_path):
     np.savetxt(tmp_path / "p.tbl", table, fmt="%g")
     assert voxels(tmp_path / "p.tbl") == PLACES.tolist()
     assert set(read(tmp_path / "p.tbl")["tomogram"]) == {"7"}
+    np.savetxt(tmp_path / "one.tbl", table[:1], fmt="%g")
+    assert voxels(tmp_path / "one.tbl") == PLACES[:1].tolist()
     names = ["tomo_num", "orig_x", "orig_y", "orig_z", "x_shift", "y_shift", "z_shift", "class"]
     rows = [(7, *row, 1) for row in table[:, [23, 24, 25, 3, 4, 5]]]
     path = star(tmp_path / "motl.star", names, *rows)
