@@ -6,6 +6,10 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 from tomocensus.classify import (
     Embeddings,
@@ -24,9 +28,13 @@ from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import (
     Prior,
     _about_means,
+    _figures,
     _fit,
     _leave_out,
+    _shares,
     _with_forms,
+    best_temperature,
+    calibration_error,
     chances_of,
     part_of,
     scores_of,
@@ -38,6 +46,7 @@ from tomocensus.classify.kinds import WEIGHT, Kinds, kind_called
 from tomocensus.classify.review import rank_for_review
 from tomocensus.classify.views import (
     CLOSE,
+    CONTEXT,
     LOOKS,
     SIDE,
     WHOLE,
@@ -49,6 +58,7 @@ from tomocensus.classify.views import (
 )
 from tomocensus.errors import InputError
 from tomocensus.models import Model, load_model, save_model
+from tomocensus.simulate import training
 from tomocensus.volume import Volume
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -188,6 +198,40 @@ def test_a_neighbour_is_touched_and_not_part_of_the_profile():
     assert dict(zip(NAMES, shape_and_density(mask, density, 10.0), strict=True))["touching"] == 0
 
 
+def test_densities_and_contacts_are_those_of_distances_to_the_surface():
+    rng = np.random.default_rng(0)
+    size = 10.0
+    away = np.indices((44, 56, 60)) - np.reshape([22, 28, 30], (3, 1, 1, 1))
+    mask = sum((a / s) ** 2 for a, s in zip(away, (16, 13, 12), strict=True)) <= 1
+    density = rng.normal(size=mask.shape).astype(np.float32)
+    others = ~mask & (away[2] > 3) & (rng.random(mask.shape) < 0.8)
+    found = dict(zip(NAMES, shape_and_density(mask, density, size, others), strict=True))
+    depth = ndimage.distance_transform_edt(mask) * size
+    outside = ndimage.distance_transform_edt(~mask) * size
+    core = depth > 0.6 * depth.max()
+    expected = {
+        "density": density[mask].mean(),
+        "density_spread": density[mask].std(),
+        "shell_density": density[mask & (depth <= 60)].mean(),
+        "core_density": density[core].mean(),
+        "middle_density": density[(depth > 60) & ~core].mean(),
+        "outside_density": density[(outside > 0) & (outside <= 120)].mean(),
+    }
+    expected["shell_minus_core"] = expected["shell_density"] - expected["core_density"]
+    expected["membrane_contrast"] = expected["shell_density"] - expected["outside_density"]
+    touching, deepest = [], 0
+    for z in range(22 - 8, 22 + 9, 2):  # every other slice of the middle half
+        beside = ndimage.distance_transform_edt(~mask[z]) - 0.5
+        touching.append(others[z][(beside > 0) & (beside < 3)].mean())
+        deepest = max(deepest, ndimage.distance_transform_edt(mask[z]).max() - 0.5)
+    expected["touching"] = np.mean(touching)
+    expected["log_depth_in_plane_nm"] = np.log(deepest)
+    expected["log_height_nm"] = np.log(33)
+    expected["log_depth_nm"] = np.log(depth.max() / 10)
+    expected["log_mean_depth_nm"] = np.log(depth[mask].mean() / 10)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+
+
 def test_an_object_that_fills_the_volume_has_finite_features():
     mask = np.ones((12, 40, 40), bool)
     found = shape_and_density(mask, np.full(mask.shape, 0.5), 20.0)
@@ -256,6 +300,64 @@ def test_small_objects_get_one_close_look_and_long_ones_several_on_their_surface
     assert len(found) == LOOKS
     assert all(rod[tuple(place)] for place in found.astype(int))
     assert np.ptp(found[:, 2]) > 80
+
+
+@pytest.mark.parametrize("voxel_size", [8.0, 20.0])
+def test_each_kind_of_view_has_its_own_scale(voxel_size):
+    shape, centre, radius = (70, 90, 100), np.array([34, 47, 45]), 160 / voxel_size
+    ramp = np.indices(shape).astype(np.float32)
+    ramp = ramp[0] + 2 * ramp[1] - 3 * ramp[2]
+    away = np.indices(shape) - np.reshape(centre, (3, 1, 1, 1))
+    labels = np.zeros(shape, np.int32)
+    labels[(away**2).sum(axis=0) <= radius**2] = 3
+    tomogram = Volume(ramp, voxel_size)
+    (view,) = views(tomogram, labels, "bright")
+    assert view.number == 3
+    middle, spread, _ = normalise(tomogram, "bright")
+    size = 2 * np.floor(radius) + 1  # of the object
+    steps = {WHOLE: 1.5 * size / SIDE, CONTEXT: 80 / voxel_size, CLOSE: 20 / voxel_size}
+    assert sorted(view.kinds) == sorted(steps)
+    for kind, (density, mask) in zip(view.kinds, view.crops, strict=True):
+        offsets = (np.indices((SIDE,) * 3) - (SIDE - 1) / 2) * steps[kind]
+        length = np.sqrt((offsets**2).sum(axis=0))
+        assert mask[length < radius - 1].all()
+        assert not mask[length > radius + 1].any()
+        places = offsets + np.reshape(centre, (3, 1, 1, 1))
+        # Coarse voxels at the border reach beyond it.
+        inside = np.all([(p >= 4) & (p < n - 8) for p, n in zip(places, shape, strict=True)], 0)
+        expected = (places[0] + 2 * places[1] - 3 * places[2] - middle) / spread
+        np.testing.assert_allclose(density[inside], expected[inside], atol=0.02)
+        beyond = np.any([(p < -9) | (p > n + 8) for p, n in zip(places, shape, strict=True)], 0)
+        assert not density[beyond].any()
+
+
+def test_of_large_objects_fewer_voxels_say_the_same(monkeypatch, rng):
+    labels = np.zeros((80, 128, 128), np.int32)
+    away = np.indices(labels.shape) - np.reshape([40, 60, 66], (3, 1, 1, 1))
+    length = np.sqrt((4 * away[0] ** 2) + away[1] ** 2 + away[2] ** 2)
+    labels[length <= 55] = 1
+    tomogram = Volume((rng.normal(size=labels.shape) + 2 * (length < 40)).astype(np.float32), 10.0)
+    (whole,) = views(tomogram, labels, "bright")
+    monkeypatch.setattr("tomocensus.classify.views._FEATURE_VOXELS", 80_000)
+    (thinned,) = views(tomogram, labels, "bright")
+    np.testing.assert_array_equal(whole.kinds, thinned.kinds)
+    assert np.abs(whole.features - thinned.features).max() < 0.25
+    assert (whole.features != thinned.features).any()
+    close = np.array([crop[1] for crop in thinned.crops[thinned.kinds == CLOSE]])
+    middle = close[(slice(None), *[slice(SIDE // 2 - 2, SIDE // 2 + 2)] * 3)].mean((1, 2, 3))
+    assert (np.abs(middle - 0.5) < 0.3).all()  # on the surface
+
+
+def test_close_looks_are_far_apart_and_not_at_top_and_bottom():
+    mask = ball(61, 28)
+    found = looks(mask, 10.0)
+    assert (mask[tuple(found.astype(int).T)]).all()
+    assert np.abs(np.linalg.norm(found - 30, axis=1) - 28).max() < 1.5
+    assert np.abs(found[:, 0] - 30).max() <= 14
+    apart = np.linalg.norm(found[:, None] - found[None], axis=2)
+    # Four points around the equator, two of them opposite each other.
+    assert apart.max() > 55
+    assert apart[~np.eye(LOOKS, dtype=bool)].min() > 30
 
 
 def test_polarity_turns_the_sign_so_that_matter_is_positive(rng):
@@ -363,6 +465,31 @@ def test_embeddings_survive_the_disk(tmp_path, scene, encoder):
     assert read.instance.tolist() == [1, 2, 4]
 
 
+def test_the_shipped_models_name_what_is_simulated(encoder, monkeypatch):
+    """An encoder fits the views, features and layers that it was trained with."""
+    monkeypatch.setattr("tomocensus.classify.embeddings._BATCH", 10)
+    monkeypatch.setattr(training, "SHAPE", (32, 112, 112))
+    made = training.training_tomogram(6)
+    kinds = pd.Series(made.classes)
+    labels = np.asarray(made.instances.data)
+    labels = np.where(np.isin(labels, kinds.groupby(kinds).head(4).index), labels, 0)
+    found = embed(made.tomogram, labels, encoder, made.polarity, "cpu", 1)
+    table = apply_head(load_model(MODELS / "base-classifier", "classifier"), found, 0)
+    truth = kinds[table["instance"]].to_numpy()
+    assert len(set(truth)) > 5
+    assert (table["class"] == truth).mean() > 0.8
+
+
+def test_weights_of_another_version_are_told(encoder):
+    name, other = "out.0.weight", replace(encoder, weights=dict(encoder.weights))
+    other.weights[name] = other.weights[name][:, 1:]
+    with pytest.raises(InputError, match=f"weights {name} are missing or of another shape"):
+        build(other)
+    del other.weights[name]
+    with pytest.raises(InputError, match=name):
+        build(other)
+
+
 def test_a_broken_file_of_embeddings_is_named(tmp_path):
     (tmp_path / "e.npz").write_bytes(b"no archive")
     with pytest.raises(InputError, match=r"e\.npz"):
@@ -449,6 +576,19 @@ def test_left_out_examples_are_named_by_models_fitted_without_them(folds, monkey
         np.testing.assert_allclose(scores[row], scores_of(vectors[row : row + 1], weights)[0])
 
 
+def test_each_class_has_its_own_forms_and_not_too_many(monkeypatch):
+    monkeypatch.setattr("tomocensus.classify.head._MOST_FORMS", 6)
+    head, known, named = fitted({"a": 20, "b": 2, "c": 7})
+    kinds = head.weights["example_class"].astype(int)
+    assert np.bincount(kinds).tolist() == [6, 2, 6]
+    shown = known.table().astype(float) - head.weights["centre"]
+    shown = shown @ head.weights["transform"].astype(float)
+    away = cdist(head.weights["examples"].astype(float), shown)
+    assert (away.min(axis=1) < 1e-2).all()
+    assert len(set(away.argmin(axis=1))) == 14
+    assert (named["class"].to_numpy()[away.argmin(axis=1)] == np.array(list("abc"))[kinds]).all()
+
+
 def test_names_without_meaning_get_no_good_figures():
     """Half right is luck; how the one kind scatters must not give away the examples' names."""
     found = []
@@ -465,6 +605,98 @@ def test_names_without_meaning_get_no_good_figures():
         named = pd.DataFrame({"tomogram": "t", "instance": known.instance, "class": classes})
         found.append(fit_head({"t": known}, named)[0]["accuracy"])
     assert np.mean(found) < 0.65
+
+
+def test_scores_are_densities_given_the_examples():
+    """Against plain conditioning of Gaussians, in the space of the vectors."""
+    rng = np.random.default_rng(3)
+    within, between = (a @ a.T + 0.1 * np.eye(4) for a in rng.normal(size=(2, 4, 4)))
+    prior = Prior(rng.normal(size=4), within, between)
+    vectors, target = rng.normal(size=(9, 4)) * 2, np.array([0] * 5 + [1] * 3 + [2])
+    seen = rng.normal(size=(6, 4)) * 3
+    found = scores_of(seen, _with_forms(vectors, target, prior, seed=0))
+
+    means = np.stack([vectors[target == k].mean(axis=0) for k in range(3)])
+    away = vectors - means[target]
+    within = (300 * within + away.T @ away) / (300 + 9 - 3)  # 9 examples, 3 means
+    between = between + 0.3 * within
+    centre = (means.sum(axis=0) + 3 * prior.mean) / 6
+
+    def given(mean, number):
+        """Return the log density of an object of a kind with so many examples of this mean."""
+        gain = between @ np.linalg.inv(between + within / number)
+        spread = within + between - gain @ between
+        return multivariate_normal(centre + gain @ (mean - centre), spread).logpdf(seen)
+
+    columns = []
+    for kind in range(3):
+        mine = vectors[target == kind]
+        forms = logsumexp([given(one, 1) for one in mine], axis=0) - np.log(len(mine))
+        columns.append(np.logaddexp(given(means[kind], len(mine)), forms) - np.log(2))
+    columns.append(multivariate_normal(centre, within + between).logpdf(seen))
+    # Volumes are others in the space of the head: by the same factor for all.
+    difference = found - np.stack(columns, axis=1)
+    np.testing.assert_allclose(difference, difference[0, 0], atol=1e-8)
+
+
+def test_a_prior_is_that_of_many_kinds_each_counting_alike():
+    rng = np.random.default_rng(0)
+    within, between = np.array([0.5, 1.0, 4.0]), np.array([9.0, 1.0, 0.25])
+    counts = np.where(np.arange(4000) % 2, 4, 12)
+    target = np.repeat(np.arange(4000), counts)
+    means = 2 + rng.normal(size=(4000, 3)) * np.sqrt(between)
+    means[1::2] += 1  # of the kinds with few objects
+    vectors = means[target] + rng.normal(size=(len(target), 3)) * np.sqrt(within)
+    found = Prior.measure(vectors, target)
+    np.testing.assert_allclose(found.mean, 2.5, atol=0.2)
+    # About means of 4 and of 12 objects, and a fiftieth to be on the safe side.
+    shrunk = (3 / 4 + 11 / 12) / 2
+    np.testing.assert_allclose(np.diag(found.within), 1.02 * shrunk * within, rtol=0.05)
+    grown = between + 0.25 + within * (1 / 4 + 1 / 12) / 2
+    np.testing.assert_allclose(np.diag(found.between), grown, rtol=0.1)
+    assert np.abs(found.within[~np.eye(3, dtype=bool)]).max() < 0.1
+    again = Prior.of(Model({"kind": "encoder", "sha256": "e"}, found.to_weights()))
+    np.testing.assert_allclose(again.within, found.within, rtol=1e-6)
+    assert again.temperature == 3.0
+
+
+def test_the_temperature_is_that_with_which_classes_were_drawn():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(20_000, 4)) * 20
+    odds = scores / 5 + np.log([0.95 / 3, 0.95 / 3, 0.95 / 3, 0.05])
+    right = (softmax(odds).cumsum(axis=1) > rng.random((20_000, 1))).argmax(axis=1)
+    assert best_temperature(scores, right, before=2.0, weight=0.0) == pytest.approx(5, rel=0.05)
+    assert best_temperature(scores[:1], right[:1], before=2.0) == pytest.approx(2, rel=0.05)
+    assert best_temperature(scores[:0], right[:0], before=2.0) == 2.0
+
+
+def test_figures_are_those_of_the_named_examples():
+    chances = np.array(
+        [
+            [0.97, 0.01, 0.02],
+            [0.96, 0.03, 0.01],  # wrong
+            [0.25, 0.74, 0.01],
+            [0.30, 0.65, 0.05],
+            [0.40, 0.41, 0.19],  # wrong
+        ]
+    )
+    target = np.array([0, 1, 1, 1, 2, 0])
+    usable = np.array([True, True, True, True, False, True])
+    found = _figures(chances, target, usable, ["a", "b", "c"])
+    assert found["accuracy"] == pytest.approx(0.6)
+    assert found["confusion_matrix"] == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
+    assert found["warnings"] == ["class c has a single example: it cannot be checked"]
+    told = {one["minimum_confidence"]: (one["named"], one["error"]) for one in found["rejection"]}
+    assert told == {
+        0.5: pytest.approx((0.8, 0.25)),
+        0.7: pytest.approx((0.6, 1 / 3)),
+        0.9: pytest.approx((0.4, 0.5)),
+        0.95: pytest.approx((0.4, 0.5)),
+    }
+    # Two lie in the last bin, the others each in its own.
+    gaps = [2 * abs(0.965 - 0.5), abs(0.74 - 1), abs(0.65 - 1), abs(0.41 - 0)]
+    assert found["calibration_error"] == pytest.approx(sum(gaps) / 5)
+    assert calibration_error(np.array([1.0, 1.0]), np.array([True, False])) == 0.5
 
 
 def test_common_classes_are_likelier_and_rare_ones_are_still_found():
@@ -622,6 +854,8 @@ def test_the_same_name_twice_counts_once(tmp_path, labels):
         ),
         ("tomogram\tx\ty\tz\tclass\nt,1,2,3,a\n", "row 2: .* commas, the header by tabs"),
         ("tomogram,x,x_angstrom,y,z,class\nt,1,1,2,3,a\n", "twice"),
+        ("tomogram,x_angstrom,y,z,class\nt,10,1,2,a\n", "x_angstrom in Å, the other axes in vox"),
+        ("tomogram,x,y_angstrom,z,class\nt,1,10,2,a\n", "y_angstrom in Å, the other axes in vox"),
         ("", "empty"),
         ("\n# nothing yet\n", "empty"),
     ],
@@ -670,7 +904,13 @@ def test_review_lists_each_instance_once_and_no_more_than_there_are():
     classes = pd.DataFrame({"instance": known.instance, "class": "a", "confidence": 1.0})
     listed = rank_for_review({"t": known}, {"t": classes}, count=50)
     assert sorted(listed["instance"]) == known.instance.tolist()
+    assert list(listed.columns) == ["tomogram", "instance", "class", "confidence"]
+    alike = replace(known, embedding=0 * known.embedding, features=0 * known.features)
+    listed = rank_for_review({"t": alike}, {"t": classes}, count=50)
+    assert sorted(listed["instance"]) == known.instance.tolist()
+    none = Embeddings(*(a[:0] for a in (known.instance, known.embedding, known.features)), (), "e")
     assert len(rank_for_review({}, {})) == 0
+    assert len(rank_for_review({"t": none}, {"t": classes[:0]})) == 0
 
 
 def test_review_lists_nothing_that_has_a_name_and_keeps_away_from_it():
@@ -683,6 +923,30 @@ def test_review_lists_nothing_that_has_a_name_and_keeps_away_from_it():
     assert truth.set_index("instance")["class"][first] == "c"
     everything = {("t", number) for number in range(1, 61)}
     assert len(rank_for_review({"t": known}, {"t": classes}, named=everything)) == 0
+
+
+def test_review_takes_the_greatest_product_of_doubt_and_distance():
+    known, classes = {}, {}
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        part, _ = clouds({"x": 50, "y": 60}, seed=ord(name))
+        known[name] = replace(part, instance=rng.permutation(part.instance))
+        sure = rng.uniform(0.9, 1, 110)
+        rows = {"instance": part.instance, "class": "x", "confidence": sure}
+        classes[name] = pd.DataFrame(rows)
+    named = {("a", number) for number in range(1, 80)}
+    listed = rank_for_review(known, classes, 12, named)
+    keys = [(name, number) for name in "ab" for number in known[name].instance]
+    points = np.concatenate([known[name].table() for name in "ab"])
+    points = (points - points.mean(axis=0)) / (points.std(axis=0) + 0.05)
+    sure = [classes[name]["confidence"][number - 1] for name, number in keys]
+    for name, number, confidence in listed[["tomogram", "instance", "confidence"]].to_numpy():
+        distance = cdist(points, points[[key in named for key in keys]]).min(axis=1)
+        best = np.argmax(np.maximum(1 - np.array(sure), 0.05) * distance)
+        assert keys[best] == (name, number)
+        assert sure[best] == confidence
+        named = {*named, keys[best]}
+    assert len(listed) == 12
 
 
 def test_rows_to_add_are_as_the_examples_file_has_them(tmp_path):
@@ -738,6 +1002,27 @@ def test_what_simulation_does_not_know_takes_over_where_it_misleads():
     assert card["share_without_simulation"] > 0.8
     assert right_of_fresh(card, weights, False, True) > 0.95
     assert right_of_fresh(card, first_model(weights), False, True) < 0.7
+
+
+def test_shares_of_models_are_the_likeliest():
+    """Against other shares: the best product of what each share makes likely, and of beliefs."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, 50)
+    chances = [softmax(rng.normal(size=(50, 4)) * 2) for _ in range(3)]
+    chances[1][np.arange(50), target] += 0.5
+
+    def worth(shares):
+        parts = [one[:, :3] / one[:, :3].sum(axis=1, keepdims=True) for one in chances]
+        mean = sum(share * one for share, one in zip(shares, parts, strict=True))
+        beliefs = np.log(shares) @ [3, 2, 1]
+        return np.log(mean[np.arange(50), target]).sum() + beliefs
+
+    found = _shares(chances, target)
+    assert found.sum() == pytest.approx(1)
+    assert found[1] > 0.5
+    others = [found + 0.01 * step for step in np.r_[np.eye(3), rng.normal(size=(30, 3))]]
+    others += list(rng.dirichlet(np.ones(3), 30))
+    assert all(worth(found) > worth(other / other.sum()) for other in others)
 
 
 def test_features_that_tell_nothing_do_no_harm():

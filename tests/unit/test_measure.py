@@ -1,3 +1,4 @@
+import itertools
 import pathlib
 import tracemalloc
 from contextlib import nullcontext
@@ -14,7 +15,7 @@ from scipy.spatial.distance import cdist
 from tomocensus.measure import COLUMNS, extent, measure
 from tomocensus.measure.neighbours import neighbours
 from tomocensus.measure.nesting import enclosing
-from tomocensus.measure.shape import moments
+from tomocensus.measure.shape import moments, surface_voxels
 from tomocensus.padding import looked_at
 
 
@@ -48,12 +49,64 @@ def test_ellipsoid_axes_and_orientation():
     assert (row.box_x_min, row.box_x_max) == (6, 54)
 
 
+@pytest.mark.parametrize("sides", [(1, 1, 1), (3, 5, 8), (8, 3, 5), (5, 8, 3), (1, 2, 40)])
+def test_boxes_are_measured_exactly(sides):
+    labels = np.zeros(np.add(sides, 5), int)
+    starts = (1, 2, 3)
+    labels[tuple(slice(at, at + side) for at, side in zip(starts, sides, strict=True))] = 1
+    row = measure(labels, 2.0, (0, 0, 0)).iloc[0]
+    # Solid ellipsoids with the moments of a box.
+    axes = 2 * np.sqrt(5 / 3) * np.array(sorted(sides, reverse=True))
+    names = ["length_angstrom", "width_angstrom", "thickness_angstrom"]
+    np.testing.assert_allclose(row[names].astype(float), axes)
+    # A line through a box crosses its surface twice; those that begin in it are all but one a line.
+    area = 0
+    for way in np.ndindex(3, 3, 3):
+        step = np.abs(np.subtract(way, 1))
+        if (number := step.sum()) > 0:
+            lines = np.prod(sides) - np.prod(np.maximum(np.subtract(sides, step), 0))
+            weight = {1: 0.045778, 2: 0.036981, 3: 0.035196}[number]
+            area += 4 * weight * lines / np.sqrt(number)
+    assert row.surface_angstrom2 == pytest.approx(area * 4)
+    ball = np.pi ** (1 / 3) * (6 * np.prod(sides)) ** (2 / 3)
+    assert row.sphericity == pytest.approx(min(1, ball / area))
+    assert row.equivalent_diameter_angstrom == pytest.approx(
+        2 * np.cbrt(6 * np.prod(sides) / np.pi)
+    )
+    assert (row.elongation, row.flatness) == pytest.approx((axes[0] / axes[1], axes[1] / axes[2]))
+    for axis, at, side in zip("zyx", starts, sides, strict=True):
+        assert (row[f"box_{axis}_min"], row[f"box_{axis}_max"]) == (at, at + side - 1)
+        assert row[f"{axis}_voxel"] == pytest.approx(at + (side - 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("step", "axis"),
+    [
+        ((0, 0, 1), (1, 0, 0)),
+        ((0, 1, 0), (0, 1, 0)),
+        ((1, 0, 0), (0, 0, 1)),
+        ((0, 1, -1), (-1, 1, 0)),
+        ((0, -1, -1), (1, 1, 0)),
+        ((1, 0, -1), (-1, 0, 1)),
+        ((-1, 1, 1), (-1, -1, 1)),
+    ],
+)
+def test_the_long_axis_is_a_unit_vector_upwards(step, axis):
+    labels = np.zeros((21, 21, 21), int)
+    for place in range(-8, 9):
+        labels[tuple(10 + place * np.array(step))] = 1
+    row = measure(labels, 3.0, (0, 0, 0)).iloc[0]
+    found = [row.major_x, row.major_y, row.major_z]
+    np.testing.assert_allclose(found, np.array(axis) / np.linalg.norm(axis), atol=1e-9)
+
+
 def test_neighbours_equal_brute_force():
     random = np.random.default_rng(3)
     labels = np.zeros((40, 40, 40), dtype=int)
     for number in range(1, 13):
-        z, y, x = random.integers(0, 36, 3)
-        labels[z : z + 4, y : y + 3, x : x + 4] = number
+        start, sides = random.integers(0, 36, 3), random.integers(1, 8, 3)
+        box = labels[tuple(slice(at, at + side) for at, side in zip(start, sides, strict=True))]
+        box[random.random(box.shape) < 0.6] = number
     table = measure(labels, 5.0, (0, 0, 0), contact_distance=40).set_index("instance")
     points = {n: np.argwhere(labels == n) for n in table.index}
     for n, row in table.iterrows():
@@ -187,18 +240,56 @@ def test_the_innermost_object_around_another_is_told():
     assert table["inside_instance"].dropna().to_dict() == {3: 9, 7: 4}
 
 
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
-def test_inside_is_what_cannot_be_reached(seed):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, rng.integers(3, 9, 3)) if seed % 2 else np.zeros((9, 9, 9), int)
-    for number in range(1, 1 + 5 * (seed % 2 == 0)):
+def scattered(rng):
+    return rng.integers(0, 4, rng.integers(3, 9, 3))
+
+
+def boxes_over_boxes(rng):
+    """Place boxes, of which most are hollow."""
+    labels = np.zeros((9, 9, 9), int)
+    for number in range(1, 6):
         low = rng.integers(0, 5, 3)
         high = low + rng.integers(1, 9, 3)
-        box = tuple(slice(*pair) for pair in zip(low, high, strict=True))
-        labels[box] = number
+        labels[tuple(slice(*pair) for pair in zip(low, high, strict=True))] = number
         if rng.random() < 0.7:
             labels[tuple(slice(a + 1, b - 1) for a, b in zip(low, high, strict=True))] = 0
+    return labels
+
+
+def shells_in_shells(rng):
+    labels, low, high = np.zeros((16, 14, 15), int), np.zeros(3, int), np.array([16, 14, 15])
+    for number in rng.permutation(4) + 1:
+        low, high = low + rng.integers(1, 3, 3), high - rng.integers(1, 3, 3)
+        if (low < high).all():
+            labels[tuple(slice(*pair) for pair in zip(low, high, strict=True))] = number
+    return labels
+
+
+def dug_ways(rng):
+    """Dig crooked ways, some of them out, into a block; leave objects in them."""
+    labels = np.ones((7, 8, 9), int)
+    for _ in range(rng.integers(1, 4)):
+        place, way = rng.integers(1, np.array(labels.shape) - 1), []
+        for axis in rng.permutation(3):
+            step = rng.choice((-1, 1)) * (np.arange(3) == axis)
+            for _ in range(rng.integers(0, 8)):
+                if ((place >= 0) & (place < labels.shape)).all():
+                    way.append(tuple(place))
+                    place = place + step
+        for at in way:
+            labels[at] = 0
+        for at in rng.permutation(way)[: rng.integers(0, 4)]:
+            labels[tuple(at)] = rng.integers(2, 4)
+    return np.pad(labels, 1)
+
+
+@given(
+    st.sampled_from([scattered, boxes_over_boxes, shells_in_shells, dug_ways]),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=150)
+def test_inside_is_what_cannot_be_reached(scene, seed):
+    labels = scene(np.random.default_rng(seed))
     numbers = [n for n in np.unique(labels) if n]
     hidden = {n: ndimage.binary_fill_holes(labels == n) & (labels != n) for n in numbers}
     around = {n: [m for m in numbers if hidden[m][labels == n].all()] for n in numbers}
@@ -206,6 +297,17 @@ def test_inside_is_what_cannot_be_reached(seed):
     # The innermost is itself in all the others.
     wanted = {n: max(found, key=lambda m: len(around[m])) for n, found in around.items() if found}
     assert enclosing(labels, boxes) == wanted
+
+
+def test_objects_at_any_face_of_the_volume_touch_the_border():
+    labels = np.zeros((5, 6, 7), int)
+    for number, (axis, end) in enumerate(itertools.product(range(3), (0, -1)), start=1):
+        place = [2, 3, 3]
+        place[axis] = end
+        labels[tuple(place)] = number
+    labels[1:4, 1:5, 1:6][labels[1:4, 1:5, 1:6] == 0] = 7
+    table = measure(labels, 1.0, (0, 0, 0))
+    assert table["touches_border"].tolist() == [True] * 6 + [False]
 
 
 @pytest.mark.parametrize("dtype", [object, float, int])
@@ -226,11 +328,14 @@ def test_document_lists_every_column():
 
 @settings(max_examples=25)
 @given(st.integers(0, 1000), st.tuples(*[st.integers(1, 9)] * 3))
-def test_moments_are_those_of_the_voxels(seed, shape):
-    mask = np.random.default_rng(seed).random(shape) < 0.5
+def test_moments_and_surface_are_those_of_the_voxels(seed, shape):
+    rng = np.random.default_rng(seed)
+    mask = rng.random(shape) < rng.choice([0.5, 0.97])
     assume(mask.any())
     points = np.argwhere(mask)
     count, centre, covariance = moments(mask)
     assert count == len(points)
     np.testing.assert_allclose(centre, points.mean(axis=0))
     np.testing.assert_allclose(covariance, np.cov(points.T, bias=True).reshape(3, 3), atol=1e-9)
+    outer = mask & ~ndimage.binary_erosion(mask)
+    np.testing.assert_array_equal(surface_voxels(mask), np.argwhere(outer))

@@ -82,6 +82,8 @@ def test_pixels_of_unbinned_tilt_series_are_counted_in_their_size(tmp_path):
     path = star(tmp_path / "warp.star", ["wrpSourceName", *xyz], ("a.tomostar", 20, 40, 10))
     assert voxels(path) == [[20, 40, 10]]
     assert read(path)["voxel_size"].isna().all()
+    path = star(tmp_path / "alone.star", [*xyz, "rlnOpticsGroup"], (20, 40, 10, 1))
+    assert voxels(path) == [[20, 40, 10]]
     path = star(tmp_path / "moved.star", [*xyz, "rlnOriginXAngst"], (20, 40, 10, 7))
     assert voxels(path) == [[20, 40, 10]]
 
@@ -121,6 +123,8 @@ def test_matlab_programs_count_from_one(tmp_path):
     np.savetxt(tmp_path / "p.tbl", table, fmt="%g")
     assert voxels(tmp_path / "p.tbl") == PLACES.tolist()
     assert set(read(tmp_path / "p.tbl")["tomogram"]) == {"7"}
+    np.savetxt(tmp_path / "one.tbl", table[:1], fmt="%g")
+    assert voxels(tmp_path / "one.tbl") == PLACES[:1].tolist()
     names = ["tomo_num", "orig_x", "orig_y", "orig_z", "x_shift", "y_shift", "z_shift", "class"]
     rows = [(7, *row, 1) for row in table[:, [23, 24, 25, 3, 4, 5]]]
     path = star(tmp_path / "motl.star", names, *rows)
@@ -253,6 +257,25 @@ def test_class_and_tomogram_are_asked_for(project, capsys):
     assert "1 rows added" in out  # the same place counts once
     with pytest.raises(SystemExit, match="--voxel-size"):
         main([*command, "--class", "a", "--tomogram", "cell_02", "--voxel-size", "90"])
+
+
+def test_picks_in_the_corners_lie_within_and_those_beyond_do_not(project, capsys):
+    corners = np.array([(0, 0, 0), (59, 39, 19), (-1, 0, 0), (59, 39, 20)])
+    write_imod_points(
+        project / "p.txt", pd.DataFrame(corners, columns=["x_voxel", "y_voxel", "z_voxel"])
+    )
+    main([str(project), str(project / "p.txt"), "--class", "a", "--tomogram", "cell_02"])
+    assert "2 positions outside of cell_02" in capsys.readouterr().out
+    found = read_examples(project / "config" / "examples.tsv")
+    assert found[["x", "y", "z"]].to_numpy().tolist() == corners[:2].tolist()
+
+
+def test_the_only_tomogram_of_a_sheet_is_meant(project):
+    (project / "config" / "tomograms.tsv").write_text("tomogram\tpath\ncell_02\tcell_02.mrc\n")
+    (project / "p.txt").write_text("10.5 20.5 5\n")
+    main([str(project), str(project / "p.txt"), "--class", "a"])
+    found = read_examples(project / "config" / "examples.tsv")
+    assert found[["tomogram", "x"]].to_numpy().tolist() == [["cell_02", 10]]
 
 
 def test_classes_that_a_file_tells_stay(project, capsys):

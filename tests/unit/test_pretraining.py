@@ -1,7 +1,10 @@
+import argparse
 import sys
 
 import numpy as np
 import pytest
+import torch
+from scipy import ndimage
 
 from tomocensus.classify import pretrain as classify_pretrain
 from tomocensus.io import write_labels, write_mrc
@@ -175,6 +178,79 @@ def test_views_of_a_training_tomogram_are_kept(tmp_path):
     assert len(kinds) == len(more) > len(seen)
     first = {view.features.tobytes() for view in seen}
     assert any(view.features.tobytes() not in first for view in more[len(seen) :])
+
+
+def test_the_contrastive_loss_is_that_of_all_pairs():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(7, 5))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    target = np.array([0, 1, 0, 2, 1, 0, 3])  # the last and the fourth are alone
+    losses = []
+    for one in range(7):
+        others = [k for k in range(7) if k != one]
+        whole = np.log(sum(np.exp(vectors[one] @ vectors[k] / 0.1) for k in others))
+        alike = [k for k in others if target[k] == target[one]]
+        if alike:
+            losses.append(np.mean([whole - vectors[one] @ vectors[k] / 0.1 for k in alike]))
+    found = classify_pretrain.contrastive(torch.from_numpy(vectors), torch.from_numpy(target))
+    assert float(found) == pytest.approx(np.mean(losses))
+
+
+def test_faults_of_outlines_lie_at_outlines():
+    """Objects shrink, grow or fray by a voxel and merge; none is lost, none jumps."""
+    labels = np.zeros((20, 40, 60), np.int32)
+    for number, (y, x) in enumerate(np.ndindex(3, 4), start=1):
+        labels[3:15, 2 + 12 * y : 12 + 12 * y, 3 + 14 * x : 15 + 14 * x] = number
+    labels[16:18, 30:32, 2:58] = 13  # so thin that it would be lost
+    labels[15, 2:12, 3:15] = 14  # touches 1
+    grown = ndimage.maximum_filter(labels, size=3)
+    inner = ndimage.minimum_filter(labels, size=3) == grown
+    kinds = set()
+    for seed in range(40):
+        found = classify_pretrain.corrupt(labels, np.random.default_rng(seed), merged=0.0)
+        assert found.dtype == labels.dtype
+        assert set(np.unique(found)) == set(range(15))
+        np.testing.assert_array_equal(found[inner], labels[inner])
+        assert ((found == labels) | (found == 0) | ((labels == 0) & (found == grown))).all()
+        kinds.add(((found > 0) & (labels == 0)).any() + 2 * ((found == 0) & (labels > 0)).any())
+    assert kinds == {0, 1, 2, 3}
+
+
+def test_objects_that_merge_touch_and_have_the_number_of_one_of_them():
+    labels = np.zeros((4, 12, 3), np.int32)
+    for number, y in zip((3, 5, 1, 4, 2, 6), (0, 2, 4, 7, 9, 11), strict=True):
+        labels[:3, y : y + 2] = number  # 3, 5, 1 in a row, then 4, 2, 6
+    labels[3, :2] = 7
+    labels[1, 4, 0] = 5  # 5 and 1 lie before each other
+    seen = set()
+    for seed in range(60):
+        found = classify_pretrain._merge_some(labels, np.random.default_rng(seed), 0.5)
+        names = {n: np.unique(found[labels == n]).tolist() for n in range(1, 8)}
+        assert all(len(name) == 1 for name in names.values())
+        groups = {name: [n for n in names if names[n] == [name]] for (name,) in names.values()}
+        assert all(name in group for name, group in groups.items())
+        for group in groups.values():
+            assert ndimage.label(np.isin(labels, group))[1] == 1
+        seen.add(len(groups))
+    assert {3, 6} <= seen
+    whole = classify_pretrain._merge_some(labels, np.random.default_rng(0), 1.0)
+    assert len(np.unique(whole)) == 3  # and nothing
+    assert (classify_pretrain._merge_some(labels, np.random.default_rng(0), 0.0) == labels).all()
+
+
+@pytest.mark.parametrize("more", [["--steps", "5"], ["--steps", "0"], ["--minutes", "1"]])
+def test_no_tomogram_is_learnt_from_and_looked_at_later(more, monkeypatch):
+    monkeypatch.setattr(classify_pretrain, "LATER", 7)
+    monkeypatch.setattr(classify_pretrain, "CHECKED", 3)
+    given = argparse.Namespace(seed=2, tomograms=40, steps=1500, minutes=None)
+    setattr(given, more[0].strip("-"), int(more[1]))
+    parts = classify_pretrain._ranges(given)
+    seeds = [seed for part in parts for seed in part]
+    assert sorted(seeds) == list(range(20_000, 20_000 + len(seeds)))
+    sizes = {"5": [40, 10, 5], "0": [0, 40, 5], "1": [40, 7, 3]}
+    assert [len(part) for part in parts] == sizes[more[1]]
+    # Nobody knows beforehand how many come within some minutes.
+    assert not given.minutes or parts[0].start > max(parts[1].stop, parts[2].stop) - 1
 
 
 def write_classified(folder):

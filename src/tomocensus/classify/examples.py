@@ -45,7 +45,8 @@ def read_examples(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Write one row an example: {', '.join(COLUMNS)}.")
     table, numbers = _read_table(path)
-    unit = "angstrom" if "x_angstrom" in table.columns else "voxel"
+    told = [name for name in ANGSTROM if name in table.columns]
+    unit = "angstrom" if told else "voxel"
     table = table.rename(columns={f"{axis}_angstrom": axis for axis in "xyz"})
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
@@ -53,6 +54,8 @@ def read_examples(path: str | Path) -> pd.DataFrame:
     table = table[list(COLUMNS)].copy()
     if len(table.columns) > len(COLUMNS):
         raise InputError(f"{path}: a column stands twice. Remove one.")
+    if told and len(told) < len(ANGSTROM):
+        raise InputError(f"{path}: {', '.join(told)} in Å, the other axes in voxels. Use one unit.")
     table["row"] = numbers
     for name in ("tomogram", "class"):
         if (table[name] == "").any():

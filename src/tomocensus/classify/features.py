@@ -90,7 +90,7 @@ def _shape(mask, depth, slices, voxel_size) -> list[float]:
     axes = np.sqrt(values[::-1])
     sides = points.max(axis=0) - points.min(axis=0) + 1
     diameter = (6 * len(points) / np.pi) ** (1 / 3) * voxel_size / 10
-    padded = np.pad(mask, 1).astype(np.int8)
+    padded = np.pad(mask, 1)
     # Faces of voxels are half as much again as the smooth surface, on average.
     surface = sum(np.count_nonzero(np.diff(padded, axis=axis)) for axis in range(3)) / 1.5
     return [

@@ -87,9 +87,9 @@ def _merge_some(labels: np.ndarray, rng: np.random.Generator, part: float) -> np
         )
     }
     names = np.arange(labels.max() + 1)
-    for small, large in pairs:
+    for one, other in pairs:
         if rng.random() < part:
-            names[small] = large
+            names[names == names[one]] = names[other]
     return names[labels].astype(labels.dtype)
 
 
