@@ -181,7 +181,7 @@ def fit_head(
     third, plain, _ = _model(vectors[:, -features:], target, None, seed)
     chances = [chances, others, plain]
     shares = _shares(chances, target[usable])
-    softness = _softness(np.bincount(target))
+    softness = _softness(weights["counts"])
     weights["softness"] = np.array([softness])
     chances = _stacked(chances, shares, softness)
     for start, part, share in ((_SECOND, second, shares[1]), (_FEATURES, third, shares[2])):
