@@ -478,6 +478,8 @@ Correctly separated objects of two tomograms of each case; examples from two oth
 3 draws), or the shipped head, which knows 15 kinds and has seen no example. Beside it, with 10
 examples: the same network untrained, and a random forest on size and shape.
 
+"Called like no kind": without the simulated objects that classes called like kinds have.
+
 {_markdown(names)}
 
 Kinds that no example names, told from the others by `p_unknown` (10 examples of each other kind;
