@@ -219,8 +219,8 @@ def _first_model(vectors, target, encoder: Model | None, seed: int, kinds: Kinds
     if kinds is None:
         return alone, 0.0
     named = _model(vectors, target, prior, seed, kinds=kinds)
-    without, with_kinds = (_likelihood(one[1], target[one[2]]) for one in (alone, named))
-    doubt = without - with_kinds
+    without, with_kinds = (_likely(one[1], target[one[2]]) for one in (alone, named))
+    doubt = float(np.log(without / with_kinds).sum())
     return (named if doubt < _DOUBT else alone), doubt
 
 
@@ -255,9 +255,9 @@ def _features_alone(vectors: np.ndarray, third: dict[str, np.ndarray]) -> np.nda
     return vectors[:, -len(third["centre"]) :]
 
 
-def _likelihood(chances: np.ndarray, target: np.ndarray) -> float:
-    """Return the log of how likely the targets are."""
-    return float(np.log(_named(chances)[np.arange(len(target)), target] + 1e-9).sum())
+def _likely(chances: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return how likely the targets are, ``(n,)``, of objects that are of one of the classes."""
+    return _named(chances)[np.arange(len(target)), target] + 1e-9
 
 
 def _shares(chances: list[np.ndarray], target: np.ndarray) -> np.ndarray:
@@ -266,7 +266,7 @@ def _shares(chances: list[np.ndarray], target: np.ndarray) -> np.ndarray:
     Expectation-maximisation, held to the beliefs.
     """
     beliefs = np.array(_BELIEFS)
-    likely = np.stack([_named(one)[np.arange(len(target)), target] for one in chances]) + 1e-9
+    likely = np.stack([_likely(one, target) for one in chances])
     shares = beliefs / beliefs.sum()
     for _ in range(200):
         mine = shares[:, None] * likely
