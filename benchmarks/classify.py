@@ -57,7 +57,12 @@ EVEN = {
 # Å³: what is smaller does not become an instance.
 SMALLEST = ClusterParameters().minimum_volume
 SHIPPED = "encoder and features"
-NAMELESS = "the same, classes called like no kind"
+OTHERWISE = "the same, classes called like no kind"
+ALONE = "the same, without the shipped head's kinds"
+# Before names of classes that are called like no kind.
+MY = "my "
+# Kinds that nobody named: the shipped head knows them, or it does not either.
+KNOWN, UNKNOWN_TO_BASE = "AUROC", "AUROC, unknown to the shipped head too"
 SEVEN = (
     "mitochondrion",
     "vesicle",
@@ -147,6 +152,86 @@ def head_guesses(known, examples, test, seed, encoder=None, base=None) -> pd.Dat
     return test.merge(guesses[["tomogram", "instance", "found", "confidence", "p_unknown"]])
 
 
+def guesses_called_otherwise(known, examples, test, seed, encoder, base) -> pd.DataFrame:
+    """Do the same with classes that are called like no kind."""
+    examples, test = (table.assign(**{"class": MY + table["class"]}) for table in (examples, test))
+    return head_guesses(known, examples, test, seed, encoder, base)
+
+
+def without(base: Model, kind: str) -> Model:
+    """Return a head that does not know a kind."""
+    classes = base.card["classes"]
+    number = classes.index(kind)
+    weights = {}
+    for name, array in base.weights.items():
+        start, _, last = name.rpartition(".")
+        of_kind = base.weights[f"{start}{'.' * bool(start)}example_class"]
+        if last in ("means", "counts", "common"):
+            array = np.delete(array, number, axis=0)
+        elif last in ("examples", "example_weight", "example_class"):
+            array = array[of_kind != number]
+        if last == "example_class":
+            array = array - (array > number)
+        weights[name] = array
+    left = [name for name in classes if name != kind]
+    return Model({**base.card, "classes": left}, weights, base.path)
+
+
+def partly_named(known, every, each: int, count: int, draws: int, encoder, base) -> pd.DataFrame:
+    """Name examples of some of the kinds; return figures over the objects of all kinds.
+
+    Right is a class that was named, and `unknown` for all else.
+    """
+    rows = []
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        examples, test = draw(every, each, rng)
+        among = sorted(set(examples["class"]) & set(SEVEN) & set(test["class"]))
+        mine = examples[examples["class"].isin(rng.permutation(among)[:count])]
+        for method, start, head in ((SHIPPED, "", base), (OTHERWISE, MY, base), (ALONE, "", None)):
+            if mine["class"].nunique() < 2 and head is None:
+                continue
+            named = mine.assign(**{"class": start + mine["class"]})
+            head = Model(*fit_head(known, named, encoder, seed, head))
+            found = pd.concat(
+                apply_head(head, known[name]).assign(tomogram=name)
+                for name in test["tomogram"].unique()
+            )
+            found = test.merge(found, on=["tomogram", "instance"], suffixes=("", " found"))
+            about = {"examples a class": each, "classes named": count, "method": method}
+            rows.append(about | partly_right(found, start, mine["class"].unique()))
+    return pd.DataFrame(rows)
+
+
+def partly_right(found: pd.DataFrame, start: str, mine) -> dict:
+    """Return figures of objects where only some kinds, `mine`, are named."""
+    known = found["class"].isin(mine)
+    truth = (start + found["class"]).where(known, "unknown")
+    called = found["class found"]
+    unknown = (called == "unknown")[~known].groupby(found["class"][~known]).mean().mean()
+    return {
+        "accuracy": (called == truth).mean(),
+        "macro-F1 of the classes": f1_score(
+            truth, called, labels=[start + kind for kind in mine], average="macro"
+        ),
+        "recall of the classes": (called == truth)[known].groupby(truth[known]).mean().mean(),
+        "others called unknown": unknown,
+        "AUROC of `p_unknown`": roc_auc_score(~known, found["p_unknown"]),
+        "calibration error": calibration_error(
+            np.maximum(found["confidence"], found["p_unknown"]).to_numpy(),
+            np.where(
+                found["p_unknown"] > found["confidence"],
+                ~known,
+                found[[name for name in found if name.startswith("p_")]]
+                .drop(columns="p_unknown")
+                .idxmax(axis=1)
+                .str.removeprefix("p_")
+                == truth,
+            ),
+        ),
+    }
+
+
 def forest_guesses(known, examples, test, seed) -> pd.DataFrame:
     """Name by a random forest on size and shape alone (no density)."""
 
@@ -203,7 +288,7 @@ def summary(guesses: pd.DataFrame, by: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def unseen_kind(known, truth, draws: int, encoder, base) -> dict[str, float]:
+def unseen_kind(known, truth, draws: int, encoder, base, known_to_base=True) -> dict[str, float]:
     """Leave each class out of the examples; return how well `p_unknown` tells it (AUROC)."""
     result = {}
     for kind in sorted(truth["class"].unique()):
@@ -211,7 +296,8 @@ def unseen_kind(known, truth, draws: int, encoder, base) -> dict[str, float]:
         for seed in range(draws):
             examples, test = draw(truth, 10, np.random.default_rng(seed))
             others = examples[examples["class"] != kind]
-            guesses = head_guesses(known, others, test, seed, encoder, base)
+            head = base if known_to_base else without(base, kind)
+            guesses = head_guesses(known, others, test, seed, encoder, head)
             new = guesses["class"] == kind
             if new.any() and not new.all():
                 scores.append(roc_auc_score(new, guesses["p_unknown"]))
@@ -227,7 +313,8 @@ def measure(found, truth, encoder, base, draws: int) -> pd.DataFrame:
     }
     methods = {
         SHIPPED: (partial(head_guesses, encoder=encoder, base=base), found["a"]),
-        NAMELESS: (partial(head_guesses, encoder=encoder), found["a"]),
+        OTHERWISE: (partial(guesses_called_otherwise, encoder=encoder, base=base), found["a"]),
+        ALONE: (partial(head_guesses, encoder=encoder), found["a"]),
         "and without the simulated prior": (head_guesses, found["a"]),
         "untrained encoder and features": (head_guesses, found["b"]),
         "features alone": (head_guesses, no_embedding),
@@ -268,7 +355,7 @@ def main() -> None:
     even, cache = arguments.even, Path(arguments.cache)
     shipped = load_model(arguments.encoder, "encoder")
     base = load_model(arguments.head, "classifier")
-    tables, unseen, counts = [], [], pd.Series(dtype=float)
+    tables, unseen, partly, counts = [], [], [], pd.Series(dtype=float)
     for number in range(arguments.sets):
         encoders = {"a": shipped, "b": untrained(shipped)}
         found, every = describe(number, arguments.tomograms, cache, encoders, even)
@@ -276,12 +363,25 @@ def main() -> None:
         counts = counts.add(truth["class"].value_counts(), fill_value=0)
         table = measure(found, truth, shipped, base, arguments.draws)
         tables.append(table.assign(set=number, snr=SNRS[number % len(SNRS)]))
-        unseen.append(unseen_kind(found["a"], every, 2, shipped, base))
+        unseen.append(
+            {
+                title: unseen_kind(found["a"], every, 2, shipped, base, title == KNOWN)
+                for title in (KNOWN, UNKNOWN_TO_BASE)
+            }
+        )
+        partly += [
+            partly_named(found["a"], every, each, count, arguments.draws, shipped, base)
+            for each, count in itertools.product((10, 3), (1, 3, 7))
+        ]
         print(summary(tables[-1], "method").round(3).to_string(), flush=True)
     table = pd.concat(tables)
     by_snr = summary(table[table["method"] == SHIPPED].sort_values("snr"), "snr")
     kinds = ", ".join(f"{kind} {n:.0f}" for kind, n in counts.sort_values().items())
-    left_out = pd.DataFrame(unseen).mean().rename("AUROC").rename_axis("kind left out")
+    left_out = pd.DataFrame(
+        {title: pd.DataFrame([one[title] for one in unseen]).mean() for title in unseen[0]}
+    ).rename_axis("kind left out")
+    by_count = ["examples a class", "classes named", "method"]
+    partly = pd.concat(partly).groupby(by_count, sort=False).mean().reset_index()
     lines = [
         f"# Naming objects from a few examples{', about as many of each kind' * even}: figures",
         "",
@@ -303,8 +403,14 @@ def main() -> None:
         "",
         *as_lines(by_snr),
         "",
-        "Kinds without examples, told from the others by `p_unknown` (10 examples a class, area "
-        f"under the ROC curve; mean {left_out.mean():.3f}):",
+        "Examples of some kinds alone, and figures over the objects of all 15: right is the "
+        "class where it was named, and `unknown` elsewhere (and below a confidence of 0.5).",
+        "",
+        *as_lines(partly),
+        "",
+        "Kinds without examples, told from the others by `p_unknown` (10 examples of each other "
+        "kind, area under the ROC curve; in the mean "
+        f"{' and '.join(f'{mean:.3f}' for mean in left_out.mean())}):",
         "",
         *as_lines(left_out.reset_index()),
         "",

@@ -330,8 +330,8 @@ def naming(fields, polarity: str, encoder: Model, default: Model) -> pd.DataFram
             head = _head(known, examples, encoder, default)
             guesses.append(_named(head, known, test).assign(head=f"{each} examples", draw=seed))
             head = _head(known, examples, encoder)
-            nameless = _named(head, known, test).assign(head=f"{each}, called like no kind")
-            guesses.append(nameless.assign(draw=seed))
+            alone = _named(head, known, test).assign(head=f"{each}, examples alone")
+            guesses.append(alone.assign(draw=seed))
     blank = untrained(encoder)
     unknowing = described(seen, blank, np.array(places))
     for seed in range(3):
@@ -478,7 +478,7 @@ Correctly separated objects of two tomograms of each case; examples from two oth
 3 draws), or the shipped head, which knows 15 kinds and has seen no example. Beside it, with 10
 examples: the same network untrained, and a random forest on size and shape.
 
-"Called like no kind": without the simulated objects that classes called like kinds have.
+"Examples alone": without the kinds of the shipped head behind and beside the classes.
 
 {_markdown(names)}
 

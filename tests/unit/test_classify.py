@@ -19,6 +19,7 @@ from tomocensus.classify import (
     examples_header,
     fit_head,
     look_up_examples,
+    named_kinds,
     read_examples,
 )
 from tomocensus.classify.embeddings import vectors_of
@@ -28,6 +29,8 @@ from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import (
     Prior,
     _about_means,
+    _common,
+    _doubt_of_single_ones,
     _figures,
     _fit,
     _leave_out,
@@ -42,7 +45,7 @@ from tomocensus.classify.head import (
     softmax,
     with_shares,
 )
-from tomocensus.classify.kinds import WEIGHT, Kinds, kind_called
+from tomocensus.classify.kinds import WEIGHT, Kinds, _unlike, kind_called
 from tomocensus.classify.review import rank_for_review
 from tomocensus.classify.views import (
     CLOSE,
@@ -704,7 +707,7 @@ def test_common_classes_are_likelier_and_rare_ones_are_still_found():
     truth = np.repeat([0, 1], [380, 20])
     logits = rng.normal(size=400) + np.where(truth == 0, 1.0, -1.0)
     scores = np.stack([logits, -logits, np.full(400, -9.0)], axis=1)
-    found = with_shares(scores)
+    found = with_shares(scores, np.ones(2))
     np.testing.assert_allclose(found.sum(axis=1), 1)
     equal = softmax(scores)
     assert (found.argmax(axis=1) == truth).mean() > (equal.argmax(axis=1) == truth).mean() + 0.05
@@ -715,7 +718,13 @@ def test_common_classes_are_likelier_and_rare_ones_are_still_found():
 def test_shares_of_a_single_object_are_nearly_equal():
     scores = np.array([[1.0, 0.0, -2.0]])
     plain = softmax(scores + np.log([0.475, 0.475, 0.05]))
-    np.testing.assert_allclose(with_shares(scores), plain, atol=0.01)
+    np.testing.assert_allclose(with_shares(scores, np.ones(2)), plain, atol=0.01)
+
+
+def test_shares_of_a_single_object_are_nearly_those_that_are_expected():
+    scores = np.array([[1.0, 0.0, -2.0]])
+    plain = softmax(scores + np.log([0.95 * 0.8, 0.95 * 0.2, 0.05]))
+    np.testing.assert_allclose(with_shares(scores, np.array([4.0, 1.0])), plain, atol=0.01)
 
 
 def test_one_example_a_class_is_enough_and_warns():
@@ -1078,9 +1087,9 @@ def test_classes_are_called_like_kinds_whatever_case_plural_and_separators(name,
     assert kind_called(name, kinds) == kind
 
 
-def of_kinds(names, *, each=200, seed=5):
+def of_kinds(names, *, each=200, seed=5, distance=1.0):
     """Return a head of kinds, and embeddings of objects of each that it has not seen."""
-    known, named = clouds(dict.fromkeys(names, each + 60), distance=1.0, seed=seed)
+    known, named = clouds(dict.fromkeys(names, each + 60), distance=distance, seed=seed)
     first = named.groupby("class").cumcount() < each
     card, weights = fit_head({"t": known}, named[first])
     return Model({**card, "sha256": "base"}, weights), known, named[~first]
@@ -1142,11 +1151,149 @@ def test_kinds_are_the_vectors_that_their_head_was_fitted_to():
     known, named = clouds({"ribosome": 30, "vesicle": 20}, distance=2.0)
     card, weights = fit_head({"t": known}, named)
     base = Model({**card, "sha256": "base"}, weights)
-    kinds = Kinds.behind(["vesicle", None, "ribosome"], base)
+    unlike = np.zeros((2, 2)), np.array([0, 1])
+    kinds = Kinds.of(base, ["vesicle", "ribosome"], *unlike)
     mine = known.table()[named["class"] == "vesicle"]
     np.testing.assert_allclose(kinds.vectors[kinds.target == 0], mine, atol=1e-3)
-    np.testing.assert_allclose(np.bincount(kinds.target, kinds.weight), [WEIGHT, 0, WEIGHT])
-    assert Kinds.behind([None, None], base) is None
+    np.testing.assert_allclose(np.bincount(kinds.target, kinds.weight), [WEIGHT, WEIGHT])
+    assert kinds.others == []
+    kinds = Kinds.of(base, [None, "ribosome"], np.array([[1.0, 0.0], [0.0, 1.0]]), unlike[1])
+    np.testing.assert_allclose(np.bincount(kinds.target, kinds.weight), [0, WEIGHT, WEIGHT])
+    assert kinds.others == ["vesicle"]
+    np.testing.assert_allclose(kinds.vectors[kinds.target == 2], mine, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("chances", "others"),
+    [
+        # One example looks like what it is 0.07 likely to be, ten like what they are 0.17.
+        ([[0.9, 0.06, 0.04]], ["b", "c"]),
+        ([[0.9, 0.07, 0.03]], ["c"]),
+        ([[0.6, 0.16, 0.24]] * 10, ["b"]),
+        ([[0.6, 0.17, 0.23]] * 10, []),
+        ([[0.9, 0.1, 0.0], [0.5, 0.1, 0.4]] * 50, ["b"]),
+        # Always like the likeliest, however many there are.
+        ([[0.05, 0.06, 0.04]], ["a", "c"]),
+    ],
+)
+def test_a_class_called_otherwise_looks_like_some_kinds(chances, others):
+    chances = np.array(chances)
+    found = _unlike(["a", "b", "c"], [None], chances, np.zeros(len(chances), int))
+    assert found == others
+
+
+def test_what_a_class_that_is_called_like_a_kind_looks_like_does_not_count():
+    chances, classes = np.array([[0.1, 0.9, 0.0], [0.0, 1.0, 0.0]]), np.array([0, 1])
+    assert _unlike(["a", "b", "c"], ["a", "c"], chances, classes) == ["b"]
+    assert _unlike(["a", "b", "c"], ["a", None], chances, classes) == ["c"]
+
+
+FOUR = ["golgi", "microtubule", "ribosome", "vesicle"]
+
+
+def with_two_of_four(each=5, called=None):
+    """Return a head fitted to examples of two of four kinds, and objects of all four."""
+    base, known, rest = of_kinds(FOUR, distance=2.0)
+    mine = rest[rest["class"].isin(FOUR[2:])].groupby("class").head(each)
+    test = rest.groupby("class").tail(50)
+    # Kinds that nobody named may lie anywhere near.
+    prior = Prior(np.zeros(10), np.eye(10), np.eye(10), temperature=1.0)
+    encoder = Model({}, prior.to_weights())
+    named = mine.replace({"class": called or {}})
+    head = Model(*fit_head({"t": known}, named, encoder, base=base))
+    alone = Model(*fit_head({"t": known}, mine, encoder))
+    return head, alone, known, test.set_index("instance")["class"]
+
+
+def names_of(head, known, test, **options):
+    return apply_head(head, known, **options).set_index("instance").loc[test.index, "class"]
+
+
+@pytest.mark.parametrize("called", [{}, {"ribosome": "TRiC", "vesicle": "bleb"}])
+def test_kinds_that_nobody_named_are_unknown(called):
+    head, alone, known, test = with_two_of_four(called=called)
+    assert head.card["others"] == FOUR[:2]
+    named = test.isin(FOUR[2:])
+    found, before = names_of(head, known, test), names_of(alone, known, test)
+    assert (found[named] == test[named].replace(called)).mean() > 0.85
+    assert (found[~named] == "unknown").mean() > 0.95
+    assert (before[~named] == "unknown").mean() < 0.85
+
+
+def test_kinds_that_nobody_named_are_names_where_that_is_asked_for():
+    head, _, known, test = with_two_of_four()
+    one = names_of(head, known, test, kinds=["golgi"])
+    assert (one[test == "golgi"] == "golgi").mean() > 0.85
+    assert (one[test == "microtubule"] == "unknown").mean() > 0.85
+    both = names_of(head, known, test, kinds="all")
+    assert (both == test).mean() > 0.85
+    # Classes may be asked for as well.
+    assert names_of(head, known, test, kinds=["golgi", "vesicle"]).equals(one)
+    assert named_kinds(head.card, ["golgi", "vesicle", "er"]) == ["golgi"]
+
+
+@pytest.mark.parametrize("kinds", [[], ["golgi"], "all"])
+def test_chances_of_kinds_that_are_no_names_are_those_of_unknown(kinds):
+    head, _, known, _ = with_two_of_four()
+    every = apply_head(head, known, kinds="all").set_index("instance")
+    some = apply_head(head, known, kinds=kinds).set_index("instance")
+    chances = [name for name in some if name.startswith("p_") and name != "p_unknown"]
+    pd.testing.assert_frame_equal(some[chances], every[chances])
+    np.testing.assert_allclose(some[[*chances, "p_unknown"]].sum(axis=1), 1, rtol=1e-5)
+    assert (some["confidence"] == some[chances].max(axis=1)).all()
+
+
+def test_a_single_class_is_enough_beside_kinds():
+    base, known, rest = of_kinds(FOUR, distance=3.0)
+    mine = rest[rest["class"] == "vesicle"].head(5)
+    head = Model(*fit_head({"t": known}, mine, base=base))
+    assert head.card["classes"] == ["vesicle"]
+    test = rest.groupby("class").tail(50).set_index("instance")["class"]
+    found = names_of(head, known, test)
+    assert (found == test.where(test == "vesicle", "unknown")).mean() > 0.85
+
+
+def test_a_class_that_is_no_kind_of_the_same_name_leaves_it_beside():
+    base, known, rest = of_kinds(FOUR, distance=3.0)
+    wrong = {"vesicle": "ribosome", "ribosome": "vesicle"}
+    mine = rest[rest["class"].isin(wrong)].groupby("class").head(30).replace({"class": wrong})
+    head = Model(*fit_head({"t": known}, mine, base=base))
+    assert head.card["kinds"] == {}
+    assert head.card["others"] == FOUR[:2]
+    test = rest.groupby("class").tail(50).set_index("instance")["class"].replace(wrong)
+    assert (names_of(head, known, test, kinds="all") == test).mean() > 0.85
+
+
+def test_names_that_mean_something_else_are_not_trusted_of_single_examples():
+    base, known, rest = of_kinds(FOUR, distance=3.0)
+    one, test = rest.groupby("class").head(1), rest.groupby("class").tail(20)
+    card, _ = fit_head({"t": known}, one, base=base)
+    assert set(card["kinds"]) == set(FOUR)
+    wrong = dict(zip(FOUR, [*FOUR[1:], FOUR[0]], strict=True))
+    one, test = (frame.assign(**{"class": frame["class"].map(wrong)}) for frame in (one, test))
+    card, _ = fit_head({"t": known}, one, base=base)
+    assert card["kinds"] == {}
+    assert "unlike the simulated objects of that name" in card["warnings"][-1]
+    assert right_with(base, known, one, test) > 0.4
+
+
+def test_single_examples_are_doubted_as_much_as_guessing_is_likelier():
+    kinds, called = ["a", "b", "c"], ["c", None, "a"]
+    chances = np.array([[0.2, 0.5, 0.3], [0.1, 0.8, 0.1], [0.9, 0.1, 0.0]])
+    doubt = _doubt_of_single_ones(chances, np.array([0, 1, 2]), called, kinds)
+    np.testing.assert_allclose(doubt, np.log(0.5 / 0.6) + np.log(0.5 / 1.0))
+    doubt = _doubt_of_single_ones(chances[2:], np.array([0]), called, kinds)
+    np.testing.assert_allclose(doubt, np.log(0.5 / 0.03))
+
+
+@given(st.integers(1, 20), st.integers(0, 20))
+def test_others_are_never_commoner_than_classes(classes, others):
+    common = _common(classes, others)
+    assert len(common) == classes + others
+    np.testing.assert_allclose(common.mean(), 1)
+    assert (common[classes:] <= common[:1] + 1e-9).all()
+    if others > classes:
+        np.testing.assert_allclose(0.95 * common[classes:].sum() / common.sum(), 0.1)
 
 
 def test_kinds_of_another_encoder_are_refused():

@@ -262,6 +262,8 @@ def test_scores_models_and_provenance_are_shown():
                 "classes": ["a", "b"],
                 "confusion_matrix": [[3, 1], [0, 4]],
                 "kinds": {"vesicle": "vesicle", "MT<": "microtubule"},
+                "others": ["golgi", "er"],
+                "called_unknown": 0.125,
             },
         },
     )
@@ -271,6 +273,8 @@ def test_scores_models_and_provenance_are_shown():
     assert "learning curve" in html
     assert "truth / called" in html
     assert "vesicle, MT&lt; (microtubule)" in html
+    assert "nobody named: golgi, er." in html
+    assert "12% would be called unknown" in html
 
 
 def test_scores_of_many_tomograms_are_summed_up():

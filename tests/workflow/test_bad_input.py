@@ -85,6 +85,20 @@ def test_a_base_of_another_kind_is_told_before_training(project, kind, base, tol
     assert snakemake(project, "-n").returncode == 0
 
 
+def test_kinds_that_there_are_not_are_told_before_anything_runs(project):
+    path = project / "config" / "config.yaml"
+    before = path.read_text()
+    path.write_text(before + "classify: {kinds: [golgi, Mitochondria]}\n")
+    said = refused(project, "-n")
+    assert "classify.kinds: no kind is called Mitochondria. There are actin, " in said
+    path.write_text(before + "classify: {kinds: some}\n")
+    said = refused(project, "-n")
+    assert "key 'classify.kinds' is 'some'; it must be a list of kinds, or all." in said
+    for kinds in ("[golgi, mitochondrion]", "all"):
+        path.write_text(before + f"classify: {{kinds: {kinds}}}\n")
+        assert snakemake(project, "-n").returncode == 0
+
+
 def test_an_empty_file_of_examples_is_as_none(project):
     (project / "config" / "examples.tsv").touch()
     done = snakemake(project, "-n")

@@ -187,6 +187,7 @@ def test_reordered_sample_sheet_runs_nothing_but_what_joins(project):
             {"minimum_confidence": 0.1},
             times(2, {"classify": 1, **AFTER_CLASSIFY}),
         ),
+        ("classify", {"kinds": ["golgi"]}, times(2, {"classify": 1, **AFTER_CLASSIFY})),
         ("measure", {"contact_distance": 50}, times(2, AFTER_CLASSIFY)),
     ],
 )

@@ -532,6 +532,25 @@ def base_hash(kind):
     return content(Path(folder) / WEIGHTS)
 
 
+def check_kinds():
+    """Raise where `classify.kinds` names what neither the classifier nor its base knows."""
+    asked = config["classify"]["kinds"]
+    folders = {model_folder("classifier"), base_model("classifier")} - {None}
+    if not asked or asked == "all" or not folders:
+        return
+    cards = [card_of(folder, "classifier") for folder in sorted(folders)]
+    known = {
+        kind for card in cards for kind in card["classes"] + card.get("others", [])
+    }
+    if wrong := [kind for kind in asked if kind not in known]:
+        raise WorkflowError(
+            f"classify.kinds: no kind is called {', '.join(wrong)}. There are "
+            f"{', '.join(sorted(known))}."
+        )
+
+
+check_kinds()
+
 INSPECTED = ("path", "mask", "probability", "boundary", "labels")
 TRACKED = (*INSPECTED, "voxel_size", "polarity", "probability_scale")
 

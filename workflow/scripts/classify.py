@@ -5,7 +5,7 @@ import json
 import _stage
 
 from tomocensus.atomic import write_table
-from tomocensus.classify import Embeddings, apply_head
+from tomocensus.classify import Embeddings, apply_head, named_kinds
 from tomocensus.models import load_model
 from tomocensus.provenance import write_provenance
 
@@ -14,10 +14,18 @@ def main(arguments):
     """Classify and write classes.csv."""
     head = load_model(arguments.model, "classifier")
     settings = json.loads(arguments.settings)
+    asked = [] if settings["kinds"] == "all" else settings["kinds"]
+    known = [*named_kinds(head.card, asked), *head.card["classes"]]
+    if missing := [kind for kind in asked if kind not in known]:
+        _stage.say(
+            f"WARNING: classify.kinds: {arguments.model} has no {', '.join(missing)} beside its "
+            "classes: one of these is called so or looks so, or it was trained without such kinds."
+        )
     classes = apply_head(
         head,
         Embeddings.load(arguments.embeddings),
         minimum_confidence=settings["minimum_confidence"],
+        kinds=settings["kinds"],
     )
     write_table(arguments.classes, classes)
     write_provenance(

@@ -7,7 +7,7 @@ from tomocensus.classify.examples import (
     look_up_examples,
     read_examples,
 )
-from tomocensus.classify.head import apply_head, fit_head
+from tomocensus.classify.head import apply_head, fit_head, named_kinds
 from tomocensus.classify.review import rank_for_review
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "examples_header",
     "fit_head",
     "look_up_examples",
+    "named_kinds",
     "rank_for_review",
     "read_examples",
 ]

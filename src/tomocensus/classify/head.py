@@ -7,7 +7,8 @@ have to say where each class lies. A class may have several forms (empty, filled
 vesicles): half of its density stands about its mean, half about its single examples. The same model
 says how likely an object is under a kind that nobody named: that is the probability of ``unknown``.
 A class that is called like a kind of the shipped head has that kind's simulated objects as further
-examples, which together count for a few.
+examples, which together count for a few. The head's other kinds, which nobody named, stand beside
+the classes: what is rather one of them is ``unknown`` as well.
 
 Two more models of the same sort know nothing from simulation: where a user's objects differ from
 simulated ones they may be the better. One sees the features alone. The other sees the embedding
@@ -37,6 +38,9 @@ NEW_KIND = 0.05
 # How many examples the simulated covariance and temperature count for.
 _PRIOR_WEIGHT = 300.0
 _TEMPERATURE_WEIGHT = 100.0
+# Prior probability that it is of one of the shipped head's kinds that stand beside the classes;
+# less where these are so few that a single one would be commoner than a class.
+_OTHERS = 0.1
 # Part of W added to B: kinds may differ in directions in which the simulated ones do not.
 _OPEN_DIRECTIONS = 0.3
 # Of a class, more examples than these say nothing new about its forms.
@@ -44,6 +48,9 @@ _MOST_FORMS = 500
 # Simulated kinds are left out where left-out examples are e to this power as likely without them.
 # The user is told where that is so much for each of them: with very many it hardly matters.
 _DOUBT, _TOLD_DOUBT = 3.0, 0.1
+# An example that cannot be left out, and that the shipped head calls otherwise, tells no more
+# against the kinds than a chance as low as this.
+_LEAST_CHANCE = 0.03
 # Heads that are fitted without some of the examples, to tell how well these are named.
 _MOST_FOLDS = 60
 # For how many objects of a tomogram the belief counts that its classes are equally common.
@@ -149,41 +156,45 @@ def fit_head(
         Picks those that stand for the forms of a class with very many examples.
     base : Model, optional
         A head of the same encoder. Its kinds stand behind the classes that are called like them
-        (:func:`tomocensus.classify.kinds.kind_called`).
+        (:func:`tomocensus.classify.kinds.kind_called`), the rest beside them.
 
     Returns
     -------
     card : dict
-        Kind, classes, those that a kind of `base` stands behind (``kinds``), figures.
+        Kind, classes, those that a kind of `base` stands behind (``kinds``), the kinds beside them
+        (``others``), figures.
     weights : dict of str to numpy.ndarray
-        Centre, transform, spread of the kinds, classes' means and counts, the examples that stand
-        for forms with the class and weight of each, temperature; the same of the other models, and
-        their shares; the temperature of their mean (``softness``).
+        Centre, transform, spread of the kinds, means and counts of classes and kinds beside them,
+        the examples that stand for forms with the class and weight of each, temperature; the same
+        of the other models, and their shares; the temperature of their mean (``softness``); how
+        common classes and kinds beside them are, 1 in the mean (``common``).
 
     Raises
     ------
     InputError
-        With fewer than two classes, examples from different encoders, or a base of another one.
+        With fewer than two classes, kinds beside them included, examples from different encoders,
+        or a base of another one.
     """
     vectors, names, made_by = _gather(embeddings, named)
     classes = sorted(set(names))
-    if len(classes) < 2:
-        raise InputError(
-            f"the examples name {len(classes)} class that meets an instance; two are needed. Name "
-            "objects of another kind as well (debris will do)."
-        )
     target = np.array([classes.index(name) for name in names])
     features = next(iter(embeddings.values())).features.shape[1]
     called = called_like(classes, base, made_by)
-    kinds = Kinds.behind([called.get(name) for name in classes], base)
-    (weights, chances, usable), doubt = _first_model(vectors, target, encoder, seed, kinds)
-    second, others, _ = _second_model(vectors, features, target, seed)
+    (weights, chances, usable), others, doubt = _first_model(
+        vectors, target, Prior.of(encoder), seed, base, [called.get(name) for name in classes]
+    )
+    if len(classes) + len(others) < 2:
+        raise InputError(
+            "the examples name 1 class that meets an instance; two are needed. Name objects of "
+            "another kind as well (debris will do)."
+        )
+    second, beside, _ = _second_model(vectors, features, target, seed)
     third, plain, _ = _model(vectors[:, -features:], target, None, seed)
-    chances = [chances, others, plain]
+    chances = [chances, beside, plain]
     shares = _shares(chances, target[usable])
-    softness = _softness(weights["counts"])
-    weights["softness"] = np.array([softness])
-    chances = _stacked(chances, shares, softness)
+    weights["softness"] = np.array([_softness(weights["counts"][: len(classes)])])
+    weights["common"] = _common(len(classes), len(others))
+    chances = _as_common(_stacked(chances, shares, weights["softness"][0]), weights["common"])
     for start, part, share in ((_SECOND, second, shares[1]), (_FEATURES, third, shares[2])):
         weights |= {start + name: value for name, value in part.items()}
         weights[start + "share"] = np.array([share])
@@ -194,13 +205,14 @@ def fit_head(
         "feature_names": list(next(iter(embeddings.values())).feature_names),
         "encoder": made_by,
         "kinds": called if doubt < _DOUBT else {},
+        "others": others,
         "method": "probabilistic linear discriminant analysis of embedding and features",
         "seed": seed,
         "temperature": float(weights["temperature"][0]),
         "share_without_simulation": float(1 - shares[0]),
         **_figures(chances, target, usable, classes),
     }
-    if doubt >= max(_DOUBT, _TOLD_DOUBT * usable.sum()):
+    if doubt >= max(_DOUBT, _TOLD_DOUBT * len(target)):
         card["warnings"].append(
             f"the examples of {', '.join(called)} are unlike the simulated objects of that name: "
             "these were left out"
@@ -208,20 +220,49 @@ def fit_head(
     return card, {key: value.astype(np.float32) for key, value in weights.items()}
 
 
-def _first_model(vectors, target, encoder: Model | None, seed: int, kinds: Kinds | None):
-    """Return what :func:`_model` does of the model that simulation taught, and doubts of the kinds.
+def _first_model(vectors, target, prior: Prior | None, seed: int, base: Model | None, called):
+    """Return the model that simulation taught, kinds beside the classes, and doubt of the names.
 
-    Left-out examples tell where names mean something else than those of the kinds: the log of how
-    much likelier they are without.
+    The doubt that these mean what those of the kinds do is the log of how much likelier the names
+    of left-out examples are without; where these cannot be left out, by guessing than by what the
+    head that knows the kinds calls them.
     """
-    prior = Prior.of(encoder)
-    alone = _model(vectors, target, prior, seed)
-    if kinds is None:
-        return alone, 0.0
-    named = _model(vectors, target, prior, seed, kinds=kinds)
-    without, with_kinds = (_likely(one[1], target[one[2]]) for one in (alone, named))
-    doubt = float(np.log(without / with_kinds).sum())
-    return (named if doubt < _DOUBT else alone), doubt
+    if base is None:
+        return _model(vectors, target, prior, seed), [], 0.0
+    arrays = {name: value.astype(float) for name, value in base.weights.items()}
+    chances = _named(chances_of(vectors, arrays), len(base.card["classes"]))
+    kinds = Kinds.of(base, [None] * len(called), chances, target)
+    alone = _model(vectors, target, prior, seed, kinds=kinds)
+    if not any(called):
+        return alone, kinds.others, 0.0
+    behind = Kinds.of(base, called, chances, target)
+    named = _model(vectors, target, prior, seed, kinds=behind)
+    usable = alone[2]
+    without, with_kinds = (_likely(one[1], target[usable], len(called)) for one in (alone, named))
+    doubt = np.log(without / with_kinds).sum() + _doubt_of_single_ones(
+        chances[~usable], target[~usable], called, base.card["classes"]
+    )
+    model, kinds = (named, behind) if doubt < _DOUBT else (alone, kinds)
+    return model, kinds.others, float(doubt)
+
+
+def _doubt_of_single_ones(chances, target, called: list[str | None], kinds: list[str]) -> float:
+    """Return the log of how much likelier guesses are right than the head that knows the kinds."""
+    known = [k for k, kind in enumerate(called) if kind]
+    mine = np.isin(target, known)
+    chances = chances[mine][:, [kinds.index(called[k]) for k in known]]
+    chances /= np.maximum(chances.sum(axis=1, keepdims=True), 1e-300)
+    named = chances[np.arange(mine.sum()), np.searchsorted(known, target[mine])]
+    return float(-np.log(len(known) * np.maximum(named, _LEAST_CHANCE)).sum())
+
+
+def _common(classes: int, others: int) -> np.ndarray:
+    """Return how common classes and kinds beside them are expected to be, 1 in the mean."""
+    if not others:
+        return np.ones(classes)
+    share = min(_OTHERS / (1 - NEW_KIND), others / (classes + others))
+    each = [np.full(classes, (1 - share) / classes), np.full(others, share / others)]
+    return (classes + others) * np.concatenate(each)
 
 
 def _model(vectors, target, prior: Prior | None, seed: int, softer=1.0, kinds=None):
@@ -255,9 +296,9 @@ def _features_alone(vectors: np.ndarray, third: dict[str, np.ndarray]) -> np.nda
     return vectors[:, -len(third["centre"]) :]
 
 
-def _likely(chances: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return how likely the targets are, ``(n,)``, of objects that are of one of the classes."""
-    return _named(chances)[np.arange(len(target)), target] + 1e-9
+def _likely(chances: np.ndarray, target: np.ndarray, count: int) -> np.ndarray:
+    """Return how likely the targets ``(n,)`` are of objects of one of the first `count` classes."""
+    return _named(chances, count)[np.arange(len(target)), target] + 1e-9
 
 
 def _shares(chances: list[np.ndarray], target: np.ndarray) -> np.ndarray:
@@ -266,7 +307,8 @@ def _shares(chances: list[np.ndarray], target: np.ndarray) -> np.ndarray:
     Expectation-maximisation, held to the beliefs.
     """
     beliefs = np.array(_BELIEFS)
-    likely = np.stack([_likely(one, target) for one in chances])
+    count = _known_to_all(chances)
+    likely = np.stack([_likely(one, target, count) for one in chances])
     shares = beliefs / beliefs.sum()
     for _ in range(200):
         mine = shares[:, None] * likely
@@ -275,9 +317,14 @@ def _shares(chances: list[np.ndarray], target: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _named(chances: np.ndarray) -> np.ndarray:
-    """Return the chances of the classes where an object is of one of them, ``(n, k)``."""
-    return chances[:, :-1] / np.maximum(chances[:, :-1].sum(axis=1, keepdims=True), 1e-300)
+def _known_to_all(chances: list[np.ndarray]) -> int:
+    """Return how many classes each model knows; these come first."""
+    return min(one.shape[1] for one in chances) - 1
+
+
+def _named(chances: np.ndarray, count: int) -> np.ndarray:
+    """Return the chances ``(n, count)`` of the first classes where an object is of one of them."""
+    return chances[:, :count] / np.maximum(chances[:, :count].sum(axis=1, keepdims=True), 1e-300)
 
 
 def _softness(counts: np.ndarray) -> float:
@@ -289,12 +336,22 @@ def _softness(counts: np.ndarray) -> float:
 
 
 def _stacked(chances: list[np.ndarray], shares, softness: float = 1.0) -> np.ndarray:
-    """Return the mean of the models' chances; that of a new kind is the first's alone."""
-    new = chances[0][:, -1:]
-    named = sum(share * _named(one) for share, one in zip(shares, chances, strict=True))
+    """Return the mean of the models' chances.
+
+    Those of the kinds beside the classes, and of a new one, are the first model's alone.
+    """
+    count = _known_to_all(chances)
+    rest = chances[0][:, count:]
+    named = sum(share * _named(one, count) for share, one in zip(shares, chances, strict=True))
     named = named ** (1 / softness)
     named /= np.maximum(named.sum(axis=1, keepdims=True), 1e-300)
-    return np.column_stack([(1 - new) * named, new])
+    return np.column_stack([(1 - rest.sum(axis=1, keepdims=True)) * named, rest])
+
+
+def _as_common(chances: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """Return chances ``(n, k + 1)`` where kinds are as common as said, not equally so."""
+    chances = chances * np.append(common, 1.0)
+    return chances / np.maximum(chances.sum(axis=1, keepdims=True), 1e-300)
 
 
 def _gather(embeddings, named):
@@ -377,10 +434,10 @@ def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray
 
 
 def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the chances ``(n, k + 1)`` of classes that are equally common; the last is a new kind.
+    """Return the chances ``(n, k + 1)`` of classes and kinds beside them; the last is a new kind.
 
-    Heads of former versions have fewer models. A head may say how common its classes are, one
-    number each (``common``); those of users do not.
+    These are as common as the head says, one number each (``common``). Heads of former versions
+    have fewer models, and classes that are equally common.
     """
     models, shares = [(vectors, weights)], []
     for start, seen_by in ((_SECOND, seen_by_second), (_FEATURES, _features_alone)):
@@ -390,8 +447,12 @@ def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarra
     softness = float(weights.get("softness", [1.0])[0])
     shares = [1 - sum(shares), *shares]
     chances = _stacked([_chances_of_one(*model) for model in models], shares, softness)
-    common = np.append(weights.get("common", np.ones(chances.shape[1] - 1)), 1.0)
-    return chances * common / (chances * common).sum(axis=1, keepdims=True)
+    return _as_common(chances, common_of(weights))
+
+
+def common_of(weights: dict[str, np.ndarray]) -> np.ndarray:
+    """Return how common a head takes its classes and the kinds beside them for, 1 in the mean."""
+    return weights.get("common", np.ones(len(weights["counts"])))
 
 
 def _chances_of_one(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
@@ -461,7 +522,8 @@ def _leave_out(vectors, target, prior: Prior | None, seed: int, kinds: Kinds | N
     """
     counts = np.bincount(target)
     usable = counts[target] > 1
-    scores = np.zeros((len(target), len(counts) + 1))
+    others = 0 if kinds is None else len(kinds.others)
+    scores = np.zeros((len(target), len(counts) + others + 1))
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.nonzero(usable & (target == k))[0]) for k in range(len(counts))]
     order = np.concatenate(rows)
@@ -520,6 +582,7 @@ def _figures(chances, target, usable, classes) -> dict:
         return {"warnings": warnings}
     truth, named = target[usable], chances[:, : len(classes)]
     found, sure = named.argmax(axis=1), named.max(axis=1)
+    unknown = (sure < 0.5) | (1 - named.sum(axis=1) > sure)
     confusion = np.zeros((len(classes), len(classes)), int)
     np.add.at(confusion, (truth, found), 1)
     right = found == truth
@@ -536,6 +599,7 @@ def _figures(chances, target, usable, classes) -> dict:
         "accuracy": float(right.mean()),
         "macro_f1": float(f1_score(truth, found, average="macro", zero_division=0)),
         "calibration_error": calibration_error(sure, right),
+        "called_unknown": float(unknown.mean()),
         "rejection": rejection,
         "confusion_matrix": confusion.tolist(),
     }
@@ -551,22 +615,24 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
     return float(sum(gaps))
 
 
-def with_shares(scores: np.ndarray) -> np.ndarray:
+def with_shares(scores: np.ndarray, common: np.ndarray) -> np.ndarray:
     """Return probabilities ``(n, k + 1)`` of a tomogram's objects; common classes are likelier.
 
     How common each class is, is estimated from the objects themselves by expectation-maximisation
-    (Saerens et al., Neural Computation 2002), held to equal shares where there are few of them.
-    The share of what nobody named stays as it is.
+    (Saerens et al., Neural Computation 2002), held to what is expected where there are few of them.
+    The share of a new kind stays as it is.
 
     Parameters
     ----------
     scores : numpy.ndarray
         ``(n, k + 1)`` log-likelihoods over temperature; the last column is that of a new kind.
+    common : numpy.ndarray
+        ``(k,)`` how common the classes are expected to be, to each other.
     """
-    shares = np.exp(_log_priors(scores.shape[1]))
+    expected = common / common.sum()
+    shares = np.append((1 - NEW_KIND) * expected, NEW_KIND)
     for _ in range(30):
-        named = softmax(scores + np.log(shares))[:, :-1].sum(axis=0)
-        named += _SHARES_WEIGHT / len(named)
+        named = softmax(scores + np.log(shares))[:, :-1].sum(axis=0) + _SHARES_WEIGHT * expected
         shares = np.append((1 - NEW_KIND) * named / named.sum(), NEW_KIND)
     return softmax(scores + np.log(shares))
 
@@ -578,7 +644,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def apply_head(
-    head: Model, embeddings: Embeddings, minimum_confidence: float = 0.5
+    head: Model,
+    embeddings: Embeddings,
+    minimum_confidence: float = 0.5,
+    kinds: list[str] | str = (),
 ) -> pd.DataFrame:
     """Name the instances of one tomogram.
 
@@ -589,9 +658,11 @@ def apply_head(
     embeddings : Embeddings
         From the encoder that the head was fitted on.
     minimum_confidence : float
-        Where no class is that likely, or a new kind is likelier than each, the class is
+        Where no class is that likely, or another or a new kind is likelier than each, the class is
         ``unknown``. Probabilities are calibrated, so of what is named with confidence c about a
         part of 1 - c is wrong.
+    kinds : list of str or "all"
+        Those beside the head's classes that are names as well, not ``unknown``.
 
     Returns
     -------
@@ -609,20 +680,33 @@ def apply_head(
             f"{head.path}: this classifier was fitted with another encoder. Run "
             "`snakemake train_classifier` again."
         )
-    classes = head.card["classes"]
+    classes, others = head.card["classes"], head.card.get("others", [])
     weights = {name: value.astype(float) for name, value in head.weights.items()}
-    chances = np.zeros((0, len(classes) + 1))
+    chances = np.zeros((0, len(classes) + len(others) + 1))
     if len(embeddings.instance):
         chances = chances_of(embeddings.table().astype(float), weights)
-        scores = np.log(np.maximum(chances, 1e-30)) - _log_priors(chances.shape[1])
-        chances = with_shares(scores)
-    best = chances[:, :-1].argmax(axis=1)
-    confidence = chances[np.arange(len(best)), best]
-    names = np.array(classes, dtype=object)[best]
-    names[(confidence < minimum_confidence) | (chances[:, -1] > confidence)] = UNKNOWN
+        common = common_of(weights)
+        scores = np.log(np.maximum(_as_common(chances, 1 / common), 1e-30))
+        chances = with_shares(scores - _log_priors(chances.shape[1]), common)
+    names = [*classes, *named_kinds(head.card, kinds)]
+    columns = [[*classes, *others].index(name) for name in names]
+    named, unknown = chances[:, columns], np.delete(chances, columns, axis=1).sum(axis=1)
+    best = named.argmax(axis=1)
+    confidence = named[np.arange(len(best)), best]
+    found = np.array(names, dtype=object)[best]
+    found[(confidence < minimum_confidence) | (unknown > confidence)] = UNKNOWN
     table = pd.DataFrame(
-        {"instance": embeddings.instance, "class": names, "confidence": confidence}
+        {"instance": embeddings.instance, "class": found, "confidence": confidence}
     )
-    for index, name in enumerate([*classes, UNKNOWN]):
-        table[f"p_{name}"] = chances[:, index]
+    table[[f"p_{name}" for name in names]] = named
+    table[f"p_{UNKNOWN}"] = unknown
     return table
+
+
+def named_kinds(card: dict, asked: list[str] | str) -> list[str]:
+    """Return the kinds beside a head's classes that are asked for as names, or all of them.
+
+    A kind that a class is called like, or looks like, stands no longer beside the classes.
+    """
+    beside = [kind for kind in card.get("others", []) if kind not in card["classes"]]
+    return [kind for kind in beside if asked == "all" or kind in asked]

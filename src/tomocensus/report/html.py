@@ -512,7 +512,7 @@ def _models(models: dict) -> str:
     card = models.get("classifier") or {}
     if card.get("confusion_matrix") and card.get("classes"):
         drawn = charts.confusion(card["confusion_matrix"], card["classes"])
-        drawn += _kinds_behind(card.get("kinds") or {})
+        drawn += _kinds_behind(card.get("kinds") or {}) + _kinds_beside(card)
         parts.append(f"<figure><h3>Classifier: left-out examples</h3>{drawn}</figure>")
     if not any(parts):
         return ""
@@ -529,6 +529,21 @@ def _kinds_behind(kinds: dict[str, str]) -> str:
     return (
         '<p class="muted">Called like kinds of the shipped head, whose simulated objects count '
         f"for a few examples: {escape(', '.join(named))}.</p>"
+    )
+
+
+def _kinds_beside(card: dict) -> str:
+    """Return which kinds of the shipped head stand beside the classes, and what they cost."""
+    kinds = card.get("others") or []
+    if not kinds:
+        return ""
+    told = ""
+    if "called_unknown" in card:
+        told = f" Of the left-out examples {card['called_unknown']:.0%} would be called unknown."
+    return (
+        '<p class="muted">Kinds of the shipped head that nobody named: '
+        f"{escape(', '.join(kinds))}. What is rather one of these is unknown, or named where "
+        f"classify.kinds says so.{told}</p>"
     )
 
 
