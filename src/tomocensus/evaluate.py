@@ -235,11 +235,13 @@ def evaluate_tomogram(
     excluded_slices=(),
     complete: bool = True,
     excluded_truth=(),
+    names: set[str] | None = None,
 ) -> pd.DataFrame:
     """Score one tomogram.
 
     Voxels where the truth is negative are unlabelled and left out. `excluded_truth` holds true
-    instances that taught the classifier: the class scores leave them out.
+    instances that taught the classifier: the class scores leave them out. `names` holds the classes
+    that the classifier knows: objects of other true classes are rightly ``unknown``.
     With ``complete=False`` the truth lacks objects, so an unmatched instance is no error: only
     recall is reported.
 
@@ -263,6 +265,13 @@ def evaluate_tomogram(
         note = "; ".join(filter(None, [note, "truth is incomplete: recall only"]))
     if truth_classes and classes:
         unseen = [pair for pair in found["pairs"] if pair[1] not in excluded_truth]
+        if nameless := set(truth_classes.values()) - (names or set(truth_classes.values())):
+            told = f"of classes without examples ({', '.join(sorted(nameless))}) unknown is right"
+            note = "; ".join(filter(None, [note, told]))
+            truth_classes = {
+                number: "unknown" if kind in nameless else kind
+                for number, kind in truth_classes.items()
+            }
         named = class_scores(unseen, classes, truth_classes)
         rows |= {f"class_{key}": named[key] for key in ("accuracy", "macro_f1")}
     return pd.DataFrame([(name, k, float(v), note) for k, v in rows.items()], columns=COLUMNS)

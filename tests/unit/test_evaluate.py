@@ -128,6 +128,25 @@ def test_class_scores():
     assert np.isnan([none["accuracy"], none["macro_f1"]]).all()
 
 
+def test_unknown_is_right_where_the_classifier_has_no_such_class():
+    labels = np.repeat(np.arange(5), 30).reshape(1, 10, 15)
+    truth = {1: "a", 2: "b", 3: "c", 4: "c"}
+
+    def scored(called, names):
+        rows = evaluate_tomogram("t", labels, labels, None, truth, called, names=names)
+        return rows.set_index("metric")
+
+    called = {1: "a", 2: "unknown", 3: "unknown", 4: "a"}
+    rows = scored(called, {"a", "b", "unknown"})
+    assert rows["value"]["class_accuracy"] == 0.5
+    assert rows["value"]["class_macro_f1"] == pytest.approx((2 / 3 + 0 + 2 / 4) / 3)
+    assert "classes without examples (c)" in rows["note"]["class_accuracy"]
+    for names in ({"a", "b", "c", "unknown"}, None):
+        rows = scored(called, names)
+        assert rows["value"]["class_accuracy"] == 0.25
+        assert set(rows["note"]) == {""}
+
+
 def test_balls_are_drawn_where_their_surfaces_say():
     random = np.random.default_rng(1)
     unit = random.normal(size=(2, 900, 3))

@@ -54,6 +54,7 @@ def score(name, sample, examples):
         excluded_slices=excluded,
         complete=not (truth < 0).any(),
         excluded_truth=named_truth(examples, name, truth, facts),
+        names={column.removeprefix("p_") for column in classes if column.startswith("p_")},
     )
 
 
