@@ -296,6 +296,8 @@ def unseen_kind(known, truth, draws: int, encoder, base, known_to_base=True) -> 
         for seed in range(draws):
             examples, test = draw(truth, 10, np.random.default_rng(seed))
             others = examples[examples["class"] != kind]
+            # What else has no example is rightly unknown as well.
+            test = test[test["class"].isin([*others["class"], kind])]
             head = base if known_to_base else without(base, kind)
             guesses = head_guesses(known, others, test, seed, encoder, head)
             new = guesses["class"] == kind
