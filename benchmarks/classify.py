@@ -139,16 +139,20 @@ def draw(truth: pd.DataFrame, each: int, rng: np.random.Generator):
     return pd.concat(parts), second
 
 
+def applied(known, examples, test, seed, encoder, base) -> pd.DataFrame:
+    """Fit a head; return what it says of all objects in the tomograms of the test."""
+    head = Model(*fit_head(known, examples, encoder, seed, base))
+    return pd.concat(
+        (apply_head(head, known[name]).assign(tomogram=name) for name in test["tomogram"].unique()),
+        ignore_index=True,
+    )
+
+
 def head_guesses(known, examples, test, seed, encoder=None, base=None) -> pd.DataFrame:
     """Fit a head, apply it to the tomograms of the test; nothing is rejected."""
-    card, weights = fit_head(known, examples, encoder, seed, base)
-    head = Model({**card, "sha256": ""}, weights)
-    guesses = pd.concat(
-        apply_head(head, known[name], 0.0).assign(tomogram=name)
-        for name in test["tomogram"].unique()
-    )
-    chances = guesses[[f"p_{kind}" for kind in card["classes"]]].to_numpy()
-    guesses["found"] = np.array(card["classes"])[chances.argmax(axis=1)]
+    guesses = applied(known, examples, test, seed, encoder, base)
+    chances = guesses.filter(regex="^p_").drop(columns="p_unknown")
+    guesses["found"] = chances.idxmax(axis=1).str.removeprefix("p_")
     return test.merge(guesses[["tomogram", "instance", "found", "confidence", "p_unknown"]])
 
 
@@ -188,15 +192,11 @@ def partly_named(known, every, each: int, count: int, draws: int, encoder, base)
         examples, test = draw(every, each, rng)
         among = sorted(set(examples["class"]) & set(SEVEN) & set(test["class"]))
         mine = examples[examples["class"].isin(rng.permutation(among)[:count])]
-        for method, start, head in ((SHIPPED, "", base), (OTHERWISE, MY, base), (ALONE, "", None)):
-            if mine["class"].nunique() < 2 and head is None:
+        for method, start, kinds in ((SHIPPED, "", base), (OTHERWISE, MY, base), (ALONE, "", None)):
+            if mine["class"].nunique() < 2 and kinds is None:
                 continue
             named = mine.assign(**{"class": start + mine["class"]})
-            head = Model(*fit_head(known, named, encoder, seed, head))
-            found = pd.concat(
-                apply_head(head, known[name]).assign(tomogram=name)
-                for name in test["tomogram"].unique()
-            )
+            found = applied(known, named, test, seed, encoder, kinds)
             found = test.merge(found, on=["tomogram", "instance"], suffixes=("", " found"))
             about = {"examples a class": each, "classes named": count, "method": method}
             rows.append(about | partly_right(found, start, mine["class"].unique()))
@@ -209,6 +209,8 @@ def partly_right(found: pd.DataFrame, start: str, mine) -> dict:
     truth = (start + found["class"]).where(known, "unknown")
     called = found["class found"]
     unknown = (called == "unknown")[~known].groupby(found["class"][~known]).mean().mean()
+    chances = found.filter(regex="^p_")
+    likeliest = chances.idxmax(axis=1).str.removeprefix("p_")
     return {
         "accuracy": (called == truth).mean(),
         "macro-F1 of the classes": f1_score(
@@ -218,16 +220,7 @@ def partly_right(found: pd.DataFrame, start: str, mine) -> dict:
         "others called unknown": unknown,
         "AUROC of `p_unknown`": roc_auc_score(~known, found["p_unknown"]),
         "calibration error": calibration_error(
-            np.maximum(found["confidence"], found["p_unknown"]).to_numpy(),
-            np.where(
-                found["p_unknown"] > found["confidence"],
-                ~known,
-                found[[name for name in found if name.startswith("p_")]]
-                .drop(columns="p_unknown")
-                .idxmax(axis=1)
-                .str.removeprefix("p_")
-                == truth,
-            ),
+            chances.max(axis=1).to_numpy(), (likeliest == truth).to_numpy()
         ),
     }
 

@@ -130,12 +130,11 @@ are left out of the figures.
         named = named.rename(columns={"class": "found", f"p_{PARTICLE}": "chance"})
         told = table.merge(named[["instance", "found", "chance"]], on="instance")
         text += figures(title, told)
-    table = told
     text += (
         "\n![particles first, then the debris most like them, each with that chance](virus.png)\n"
     )
     if chosen.picture:
-        draw(tomogram, labels, table, chosen.picture)
+        draw(tomogram, labels, told, chosen.picture)
     if chosen.output:
         write_text(chosen.output, text)
     print(text)

@@ -251,7 +251,7 @@ def evaluate_tomogram(
         Columns tomogram, metric, value, note.
     """
     excluded = sorted(set(excluded_slices))
-    note = f"without annotated slices {excluded}" if excluded else ""
+    notes = [f"without annotated slices {excluded}"] if excluded else []
     found = instance_scores(labels, truth_labels, excluded_slices=excluded, ignore=truth_labels < 0)
     rows = {"instance_recall": found["recall"], "instances_matched": found["matched"]}
     rows["instances_truth"] = found["truth"]
@@ -262,18 +262,19 @@ def evaluate_tomogram(
         voxels = voxel_scores(scored, truth_labels, excluded)
         rows |= {f"voxel_{key}": value for key, value in voxels.items()}
     else:
-        note = "; ".join(filter(None, [note, "truth is incomplete: recall only"]))
+        notes.append("truth is incomplete: recall only")
     if truth_classes and classes:
         unseen = [pair for pair in found["pairs"] if pair[1] not in excluded_truth]
         if nameless := set(truth_classes.values()) - (names or set(truth_classes.values())):
-            told = f"of classes without examples ({', '.join(sorted(nameless))}) unknown is right"
-            note = "; ".join(filter(None, [note, told]))
+            listed = ", ".join(sorted(nameless))
+            notes.append(f"of classes without examples ({listed}) unknown is right")
             truth_classes = {
                 number: "unknown" if kind in nameless else kind
                 for number, kind in truth_classes.items()
             }
         named = class_scores(unseen, classes, truth_classes)
         rows |= {f"class_{key}": named[key] for key in ("accuracy", "macro_f1")}
+    note = "; ".join(notes)
     return pd.DataFrame([(name, k, float(v), note) for k, v in rows.items()], columns=COLUMNS)
 
 
