@@ -29,8 +29,8 @@ from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
 from tomocensus.classify.head import (
     Prior,
     _about_means,
-    _common,
     _doubt_of_single_ones,
+    _expected,
     _figures,
     _fit,
     _leave_out,
@@ -427,6 +427,24 @@ def test_a_head_may_say_that_a_class_is_rare():
     np.testing.assert_allclose(rare.sum(axis=1), 1)
     np.testing.assert_allclose(rare[:, 1] / rare[:, 0], plain[:, 1] / plain[:, 0] / 4)
     np.testing.assert_allclose(rare[:, 3] / rare[:, 2], plain[:, 3] / plain[:, 2])
+
+
+def test_many_doubtful_objects_do_not_make_a_rare_class_common():
+    head, known, _ = fitted({"a": 8, "b": 8}, distance=1.0)
+    table = known.table()
+    a, b = table[:8].mean(axis=0), table[8:].mean(axis=0)
+    # A little nearer to b, two hundred times.
+    many = np.repeat((0.45 * a + 0.55 * b)[None], 200, axis=0)
+    size = known.embedding.shape[1]
+    objects = replace(
+        known, instance=np.arange(1, 201), embedding=many[:, :size], features=many[:, size:]
+    )
+    plain = apply_head(head, objects)
+    assert (plain["p_b"] > 0.5).all()
+    for common, expected, found in (([1.0, 0.1], [1.0, 1.0], "p_a"), ([1, 1], [1.9, 0.1], "p_b")):
+        arrays = {"common": np.array(common), "expected": np.array(expected)}
+        rare = apply_head(replace(head, weights=head.weights | arrays), objects)
+        assert (rare[found] > 0.5).all()
 
 
 def test_the_encoders_card_says_in_how_many_directions_it_looks(scene, encoder):
@@ -1288,12 +1306,12 @@ def test_single_examples_are_doubted_as_much_as_guessing_is_likelier():
 
 @given(st.integers(1, 20), st.integers(0, 20))
 def test_others_are_never_commoner_than_classes(classes, others):
-    common = _common(classes, others)
-    assert len(common) == classes + others
-    np.testing.assert_allclose(common.mean(), 1)
-    assert (common[classes:] <= common[:1] + 1e-9).all()
+    expected = _expected(classes, others)
+    assert len(expected) == classes + others
+    np.testing.assert_allclose(expected.mean(), 1)
+    assert (expected[classes:] <= expected[:1] + 1e-9).all()
     if others > classes:
-        np.testing.assert_allclose(0.95 * common[classes:].sum() / common.sum(), 0.1)
+        np.testing.assert_allclose(0.95 * expected[classes:].sum() / expected.sum(), 0.1)
 
 
 def test_kinds_of_another_encoder_are_refused():

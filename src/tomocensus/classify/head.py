@@ -167,7 +167,7 @@ def fit_head(
         Centre, transform, spread of the kinds, means and counts of classes and kinds beside them,
         the examples that stand for forms with the class and weight of each, temperature; the same
         of the other models, and their shares; the temperature of their mean (``softness``); how
-        common classes and kinds beside them are, 1 in the mean (``common``).
+        common classes and kinds beside them are expected to be, 1 in the mean (``expected``).
 
     Raises
     ------
@@ -193,8 +193,8 @@ def fit_head(
     chances = [chances, beside, plain]
     shares = _shares(chances, target[usable])
     weights["softness"] = np.array([_softness(weights["counts"][: len(classes)])])
-    weights["common"] = _common(len(classes), len(others))
-    chances = _as_common(_stacked(chances, shares, weights["softness"][0]), weights["common"])
+    weights["expected"] = _expected(len(classes), len(others))
+    chances = _as_common(_stacked(chances, shares, weights["softness"][0]), weights["expected"])
     for start, part, share in ((_SECOND, second, shares[1]), (_FEATURES, third, shares[2])):
         weights |= {start + name: value for name, value in part.items()}
         weights[start + "share"] = np.array([share])
@@ -256,7 +256,7 @@ def _doubt_of_single_ones(chances, target, called: list[str | None], kinds: list
     return float(-np.log(len(known) * np.maximum(named, _LEAST_CHANCE)).sum())
 
 
-def _common(classes: int, others: int) -> np.ndarray:
+def _expected(classes: int, others: int) -> np.ndarray:
     """Return how common classes and kinds beside them are expected to be, 1 in the mean."""
     if not others:
         return np.ones(classes)
@@ -436,8 +436,9 @@ def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray
 def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     """Return the chances ``(n, k + 1)`` of classes and kinds beside them; the last is a new kind.
 
-    These are as common as the head says, one number each (``common``). Heads of former versions
-    have fewer models, and classes that are equally common.
+    These are as common as the head expects (``expected``). Whatever a tomogram holds, a head may
+    count some for less (``common``): the shipped one does so with kinds that few have. Heads of
+    former versions have neither, and fewer models.
     """
     models, shares = [(vectors, weights)], []
     for start, seen_by in ((_SECOND, seen_by_second), (_FEATURES, _features_alone)):
@@ -447,12 +448,15 @@ def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarra
     softness = float(weights.get("softness", [1.0])[0])
     shares = [1 - sum(shares), *shares]
     chances = _stacked([_chances_of_one(*model) for model in models], shares, softness)
-    return _as_common(chances, common_of(weights))
+    return _as_common(chances, weights.get("common", 1.0) * expected_of(weights))
 
 
-def common_of(weights: dict[str, np.ndarray]) -> np.ndarray:
-    """Return how common a head takes its classes and the kinds beside them for, 1 in the mean."""
-    return weights.get("common", np.ones(len(weights["counts"])))
+def expected_of(weights: dict[str, np.ndarray]) -> np.ndarray:
+    """Return how common a head expects its classes and the kinds beside them to be, 1 in the mean.
+
+    Unlike what it counts them for, the objects of a tomogram correct that.
+    """
+    return weights.get("expected", np.ones(len(weights["counts"])))
 
 
 def _chances_of_one(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
@@ -615,7 +619,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
     return float(sum(gaps))
 
 
-def with_shares(scores: np.ndarray, common: np.ndarray) -> np.ndarray:
+def with_shares(scores: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Return probabilities ``(n, k + 1)`` of a tomogram's objects; common classes are likelier.
 
     How common each class is, is estimated from the objects themselves by expectation-maximisation
@@ -626,10 +630,10 @@ def with_shares(scores: np.ndarray, common: np.ndarray) -> np.ndarray:
     ----------
     scores : numpy.ndarray
         ``(n, k + 1)`` log-likelihoods over temperature; the last column is that of a new kind.
-    common : numpy.ndarray
+    expected : numpy.ndarray
         ``(k,)`` how common the classes are expected to be, to each other.
     """
-    expected = common / common.sum()
+    expected = expected / expected.sum()
     shares = np.append((1 - NEW_KIND) * expected, NEW_KIND)
     for _ in range(30):
         named = softmax(scores + np.log(shares))[:, :-1].sum(axis=0) + _SHARES_WEIGHT * expected
@@ -685,9 +689,9 @@ def apply_head(
     chances = np.zeros((0, len(classes) + len(others) + 1))
     if len(embeddings.instance):
         chances = chances_of(embeddings.table().astype(float), weights)
-        common = common_of(weights)
-        scores = np.log(np.maximum(_as_common(chances, 1 / common), 1e-30))
-        chances = with_shares(scores - _log_priors(chances.shape[1]), common)
+        expected = expected_of(weights)
+        scores = np.log(np.maximum(_as_common(chances, 1 / expected), 1e-30))
+        chances = with_shares(scores - _log_priors(chances.shape[1]), expected)
     names = [*classes, *named_kinds(head.card, kinds)]
     columns = [[*classes, *others].index(name) for name in names]
     named, unknown = chances[:, columns], np.delete(chances, columns, axis=1).sum(axis=1)
