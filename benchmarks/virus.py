@@ -6,8 +6,8 @@
 
 The demo's real tomogram (EMPIAR-10164). Objects are kept down to a mean probability of 0.5, so that
 there is debris to tell from. Particles are those with published lattice points and, by eye, the
-whole ones without (:data:`BY_EYE`); what is cut by the border or unsure (:data:`UNSURE`) is left
-out, all else is debris.
+whole ones without (:data:`BY_EYE`); what else is cut by a side of the tomogram, where particles are
+that nobody annotated, or unsure (:data:`UNSURE`) is left out, all else is debris.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def instances(folder: Path, threads: int):
 def kinds(labels: np.ndarray, truth: np.ndarray) -> pd.Series:
     """Return what each instance is, by number; unsure ones are missing."""
     unsure = {int(labels[place]) for place in UNSURE}
+    for axis in range(3):
+        unsure |= set(np.unique(np.take(labels, (0, -1), axis)).tolist())
     result = {}
     for number in range(1, labels.max() + 1):
         mask = labels == number
@@ -121,7 +123,7 @@ def main() -> None:
     text = f"""# Real virus-like particles against debris: figures
 
 `python benchmarks/virus.py --project FOLDER`, encoder {encoder.sha256[:12]}. Examples: {used}; they
-are left out of the figures.
+are left out of the figures, and so is what a side of the tomogram cuts (particles that nobody annotated are among it).
 """
     shipped = load_model("models/base-classifier", "classifier")
     for title, base in ((ALONE, None), (WITH_KINDS, shipped)):

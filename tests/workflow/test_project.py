@@ -72,7 +72,7 @@ def project(tmp_path_factory):
                 "tomograms": "config/tomograms.tsv",
                 "examples": "config/examples.tsv",
                 "segment": {"uncertainty": True},
-                "train_segmenter": {"steps": 120, "annotation": "instance"},
+                "train_segmenter": {"steps": 50, "annotation": "instance"},
                 "cluster": {"minimum_volume": 1e6},
                 "report": {"slices": 5},
             }
