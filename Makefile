@@ -25,8 +25,9 @@ demo: install
 	@$(BIN)/python -c "print(open('$(DEMO)/results/evaluation.csv').read())"
 	@echo "The report: $(abspath $(DEMO))/results/report.html"
 
+# For two cores: the tests of the cluster wait more than they compute.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
