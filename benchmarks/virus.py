@@ -123,7 +123,8 @@ def main() -> None:
     text = f"""# Real virus-like particles against debris: figures
 
 `python benchmarks/virus.py --project FOLDER`, encoder {encoder.sha256[:12]}. Examples: {used}; they
-are left out of the figures, and so is what a side of the tomogram cuts (particles that nobody annotated are among it).
+are left out of the figures, and so is what a side of the tomogram cuts: particles that nobody
+annotated are among it.
 """
     shipped = load_model("models/base-classifier", "classifier")
     for title, base in ((ALONE, None), (WITH_KINDS, shipped)):
