@@ -436,9 +436,16 @@ def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray
 def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     """Return the chances ``(n, k + 1)`` of classes and kinds beside them; the last is a new kind.
 
-    These are as common as the head expects (``expected``). Whatever a tomogram holds, a head may
-    count some for less (``common``): the shipped one does so with kinds that few have. Heads of
-    former versions have neither, and fewer models.
+    These are as common as the head expects (``expected``); heads of former versions do not say.
+    """
+    return _as_common(_equally_common(vectors, weights), expected_of(weights))
+
+
+def _equally_common(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """Return what :func:`chances_of` does where nothing is expected to be commoner than the rest.
+
+    Whatever a tomogram holds, a head may count some for less (``common``): the shipped one does so
+    with kinds that few have. Heads of former versions do not, and have fewer models.
     """
     models, shares = [(vectors, weights)], []
     for start, seen_by in ((_SECOND, seen_by_second), (_FEATURES, _features_alone)):
@@ -448,7 +455,7 @@ def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarra
     softness = float(weights.get("softness", [1.0])[0])
     shares = [1 - sum(shares), *shares]
     chances = _stacked([_chances_of_one(*model) for model in models], shares, softness)
-    return _as_common(chances, weights.get("common", 1.0) * expected_of(weights))
+    return _as_common(chances, weights.get("common", np.ones(len(weights["counts"]))))
 
 
 def expected_of(weights: dict[str, np.ndarray]) -> np.ndarray:
@@ -688,10 +695,9 @@ def apply_head(
     weights = {name: value.astype(float) for name, value in head.weights.items()}
     chances = np.zeros((0, len(classes) + len(others) + 1))
     if len(embeddings.instance):
-        chances = chances_of(embeddings.table().astype(float), weights)
-        expected = expected_of(weights)
-        scores = np.log(np.maximum(_as_common(chances, 1 / expected), 1e-30))
-        chances = with_shares(scores - _log_priors(chances.shape[1]), expected)
+        chances = _equally_common(embeddings.table().astype(float), weights)
+        scores = np.log(np.maximum(chances, 1e-30)) - _log_priors(chances.shape[1])
+        chances = with_shares(scores, expected_of(weights))
     names = [*classes, *named_kinds(head.card, kinds)]
     columns = [[*classes, *others].index(name) for name in names]
     named, unknown = chances[:, columns], np.delete(chances, columns, axis=1).sum(axis=1)
