@@ -26,23 +26,25 @@ from tomocensus.classify.embeddings import vectors_of
 from tomocensus.classify.encoder import build
 from tomocensus.classify.examples import ANGSTROM, named_at
 from tomocensus.classify.features import DEPTHS, NAMES, shape_and_density
-from tomocensus.classify.head import (
+from tomocensus.classify.gaussians import (
     Prior,
     _about_means,
+    _parameters,
+    best_temperature,
+    fit_gaussians,
+    leave_out,
+    scores_of,
+    softmax,
+)
+from tomocensus.classify.head import (
     _doubt_of_single_ones,
     _expected,
     _figures,
-    _fit,
-    _leave_out,
     _shares,
-    _with_forms,
-    best_temperature,
     calibration_error,
     chances_of,
     part_of,
-    scores_of,
     seen_by_second,
-    softmax,
     with_shares,
 )
 from tomocensus.classify.kinds import WEIGHT, Kinds, _unlike, kind_called
@@ -582,23 +584,23 @@ def test_both_forms_of_a_class_are_near_although_its_mean_is_farther_than_anothe
 
 @pytest.mark.parametrize("folds", [60, 3])
 def test_left_out_examples_are_named_by_models_fitted_without_them(folds, monkeypatch):
-    monkeypatch.setattr("tomocensus.classify.head._MOST_FOLDS", folds)
+    monkeypatch.setattr("tomocensus.classify.gaussians._MOST_FOLDS", folds)
     known, named = clouds({"a": 5, "b": 4, "c": 1}, distance=1.0)
     vectors = known.table().astype(float)
     target = np.array(["abc".index(name) for name in named["class"]])
-    scores, usable = _leave_out(vectors, target, None, seed=0)
+    scores, usable = leave_out(vectors, target, None, seed=0)
     assert list(usable) == [True] * 9 + [False]
     assert np.isfinite(scores).all()  # no class was left out as a whole
     if folds < 9:
         return
     for row in range(9):
         rest = np.arange(10) != row
-        weights = _with_forms(vectors[rest], target[rest], None, 0)
+        weights = fit_gaussians(vectors[rest], target[rest], None, 0)
         np.testing.assert_allclose(scores[row], scores_of(vectors[row : row + 1], weights)[0])
 
 
 def test_each_class_has_its_own_forms_and_not_too_many(monkeypatch):
-    monkeypatch.setattr("tomocensus.classify.head._MOST_FORMS", 6)
+    monkeypatch.setattr("tomocensus.classify.gaussians._MOST_FORMS", 6)
     head, known, named = fitted({"a": 20, "b": 2, "c": 7})
     kinds = head.weights["example_class"].astype(int)
     assert np.bincount(kinds).tolist() == [6, 2, 6]
@@ -635,7 +637,7 @@ def test_scores_are_densities_given_the_examples():
     prior = Prior(rng.normal(size=4), within, between)
     vectors, target = rng.normal(size=(9, 4)) * 2, np.array([0] * 5 + [1] * 3 + [2])
     seen = rng.normal(size=(6, 4)) * 3
-    found = scores_of(seen, _with_forms(vectors, target, prior, seed=0))
+    found = scores_of(seen, fit_gaussians(vectors, target, prior, seed=0))
 
     means = np.stack([vectors[target == k].mean(axis=0) for k in range(3)])
     away = vectors - means[target]
@@ -1326,9 +1328,9 @@ def test_an_example_that_counts_for_several_is_as_good_as_several(times, seed):
     rng = np.random.default_rng(seed)
     vectors, target = rng.normal(size=(len(times), 4)), np.arange(len(times)) % 3
     prior = Prior(np.zeros(4), np.eye(4), np.diag([4.0, 3.0, 2.0, 1.0]))
-    weighted = _fit(vectors, target, np.array(times, float), prior)
+    weighted = _parameters(vectors, target, np.array(times, float), prior)
     ones = np.ones(sum(times))
-    repeated = _fit(np.repeat(vectors, times, axis=0), np.repeat(target, times), ones, prior)
+    repeated = _parameters(np.repeat(vectors, times, axis=0), np.repeat(target, times), ones, prior)
     for name in ("centre", "spread", "counts"):
         np.testing.assert_allclose(weighted[name], repeated[name], atol=1e-9)
     np.testing.assert_allclose(np.abs(weighted["means"]), np.abs(repeated["means"]), atol=1e-6)

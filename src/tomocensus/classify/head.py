@@ -1,14 +1,9 @@
-"""The classifier's head: Gaussians for each class, with what simulation taught about Gaussians.
+"""The classifier's head: what names objects from a few examples.
 
-Probabilistic linear discriminant analysis (Prince and Elder, ICCV 2007). Objects of one kind
-scatter with covariance W about their mean, the means of kinds scatter with covariance B. Both are
-measured once, on simulated objects, and shipped with the encoder; the user's examples then only
-have to say where each class lies. A class may have several forms (empty, filled and coated
-vesicles): half of its density stands about its mean, half about its single examples. The same model
-says how likely an object is under a kind that nobody named: that is the probability of ``unknown``.
-A class that is called like a kind of the shipped head has that kind's simulated objects as further
-examples, which together count for a few. The head's other kinds, which nobody named, stand beside
-the classes: what is rather one of them is ``unknown`` as well.
+The classes' Gaussians (:mod:`tomocensus.classify.gaussians`) know from simulation how kinds
+scatter. A class that is called like a kind of the shipped head has that kind's simulated objects as
+further examples, which together count for a few. The head's other kinds, which nobody named, stand
+beside the classes: what is rather one of them is ``unknown`` as well.
 
 Two more models of the same sort know nothing from simulation: where a user's objects differ from
 simulated ones they may be the better. One sees the features alone. The other sees the embedding
@@ -19,40 +14,34 @@ by how well each names left-out examples (stacking; Wolpert, Neural Networks 199
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
-from scipy.linalg import eigh
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 from tomocensus.classify.embeddings import Embeddings
+from tomocensus.classify.gaussians import (
+    NEW_KIND,
+    Prior,
+    best_temperature,
+    fit_gaussians,
+    leave_out,
+    log_priors,
+    scores_of,
+    softmax,
+)
 from tomocensus.classify.kinds import Kinds, called_like
 from tomocensus.errors import InputError
 from tomocensus.models import Model
 
 UNKNOWN = "unknown"
-# Prior probability that an object is of a kind without examples.
-NEW_KIND = 0.05
-# How many examples the simulated covariance and temperature count for.
-_PRIOR_WEIGHT = 300.0
-_TEMPERATURE_WEIGHT = 100.0
 # Prior probability that it is of one of the shipped head's kinds that stand beside the classes;
 # less where these are so few that a single one would be commoner than a class.
 _OTHERS = 0.1
-# Part of W added to B: kinds may differ in directions in which the simulated ones do not.
-_OPEN_DIRECTIONS = 0.3
-# Of a class, more examples than these say nothing new about its forms.
-_MOST_FORMS = 500
 # Simulated kinds are left out where left-out examples are e to this power as likely without them.
 # The user is told where that is so much for each of them: with very many it hardly matters.
 _DOUBT, _TOLD_DOUBT = 3.0, 0.1
 # An example that cannot be left out, and that the shipped head calls otherwise, tells no more
 # against the kinds than a chance as low as this.
 _LEAST_CHANCE = 0.03
-# Heads that are fitted without some of the examples, to tell how well these are named.
-_MOST_FOLDS = 60
 # For how many objects of a tomogram the belief counts that its classes are equally common.
 _SHARES_WEIGHT = 30.0
 # The models beside the first: start of the names of their arrays.
@@ -65,71 +54,6 @@ _FEATURES_WEIGHT, _SOFTER = 0.1, 3.0
 # How much softer one example a class makes the classes' chances, and fewer than how many examples
 # make them no softer still.
 _FEW_SOFTER, _FEWEST = 0.5, 3
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What is known of vectors before any example.
-
-    Parameters
-    ----------
-    mean : numpy.ndarray
-        ``(d,)``, of the kinds.
-    within : numpy.ndarray
-        ``(d, d)`` covariance of one kind's objects.
-    between : numpy.ndarray
-        ``(d, d)`` covariance of the kinds' means.
-    temperature : float
-        Log-likelihoods are divided by it: real vectors are not quite Gaussian.
-    """
-
-    mean: np.ndarray
-    within: np.ndarray
-    between: np.ndarray
-    temperature: float = 3.0
-
-    @classmethod
-    def of(cls, encoder: Model | None) -> Prior | None:
-        """Return the prior that an encoder brings, None where it brings none."""
-        if encoder is None or "prior.mean" not in encoder.weights:
-            return None
-        parts = ("mean", "within", "between")
-        stored = {name: encoder.weights[f"prior.{name}"].astype(float) for name in parts}
-        return cls(**stored, temperature=float(encoder.weights["prior.temperature"][0]))
-
-    def to_weights(self) -> dict[str, np.ndarray]:
-        """Return what :meth:`of` reads, to be saved with the encoder."""
-        return {
-            "prior.mean": self.mean.astype(np.float32),
-            "prior.within": self.within.astype(np.float32),
-            "prior.between": self.between.astype(np.float32),
-            "prior.temperature": np.array([self.temperature], np.float32),
-        }
-
-    @classmethod
-    def measure(cls, vectors: np.ndarray, target: np.ndarray, temperature: float = 3.0) -> Prior:
-        """Measure a prior on many objects of many kinds.
-
-        Parameters
-        ----------
-        vectors : numpy.ndarray
-            ``(n, d)``.
-        target : numpy.ndarray
-            ``(n,)`` kinds; each counts alike, however many objects it has.
-        temperature : float
-            As above.
-        """
-        kinds = [vectors[target == kind] for kind in np.unique(target)]
-        means = np.stack([kind.mean(axis=0) for kind in kinds])
-        within = np.mean([np.cov(kind.T, bias=True) for kind in kinds if len(kind) > 2], axis=0)
-        within = within + 0.02 * np.diag(np.diag(within)) + 1e-6 * np.eye(vectors.shape[1])
-        return cls(means.mean(axis=0), within, np.cov(means.T, bias=True), temperature)
-
-    @classmethod
-    def vague(cls, vectors: np.ndarray) -> Prior:
-        """Return a prior for an encoder that brings none: each dimension on its own."""
-        spread = np.diag(vectors.var(axis=0) + 0.05**2)
-        return cls(vectors.mean(axis=0), 0.1 * spread, spread)
 
 
 def fit_head(
@@ -267,12 +191,12 @@ def _expected(classes: int, others: int) -> np.ndarray:
 
 def _model(vectors, target, prior: Prior | None, seed: int, softer=1.0, kinds=None):
     """Return the arrays of one model, chances of left-out examples, and who these are."""
-    weights = _with_forms(vectors, target, prior, seed, kinds)
-    scores, usable = _leave_out(vectors, target, prior, seed, kinds)
+    weights = fit_gaussians(vectors, target, prior, seed, kinds)
+    scores, usable = leave_out(vectors, target, prior, seed, kinds)
     before = float(weights["temperature"][0])
     temperature = softer * best_temperature(scores, target[usable], before)
     weights["temperature"] = np.array([temperature])
-    return weights, softmax(scores / temperature + _log_priors(scores.shape[1])), usable
+    return weights, softmax(scores / temperature + log_priors(scores.shape[1])), usable
 
 
 def _second_model(vectors, features: int, target, seed: int):
@@ -372,67 +296,6 @@ def _gather(embeddings, named):
     return np.stack(vectors).astype(float), names, next(iter(encoders))
 
 
-def _fit(vectors: np.ndarray, target: np.ndarray, weight, prior: Prior) -> dict:
-    """Return the head's arrays: the space in which W is the identity and B diagonal, and means."""
-    number = np.bincount(target, weight)
-    means = np.zeros((len(number), vectors.shape[1]))
-    np.add.at(means, target, weight[:, None] * vectors)
-    means /= number[:, None]
-    # The user's classes and the simulated kinds, as one more class, say where the middle is.
-    centre = (means.sum(axis=0) + 3 * prior.mean) / (len(number) + 3)
-    apart = np.sqrt(weight)[:, None] * (vectors - means[target])
-    freedom = max(weight.sum() - len(number), 0)
-    within = (_PRIOR_WEIGHT * prior.within + apart.T @ apart) / (_PRIOR_WEIGHT + freedom)
-    between = prior.between + _OPEN_DIRECTIONS * within
-    spread, transform = eigh(between, within)
-    return {
-        "centre": centre,
-        "transform": transform,
-        "spread": np.maximum(spread, 1e-3),
-        "means": (means - centre) @ transform,
-        "places": (vectors - centre) @ transform,
-        "counts": number,
-        "temperature": np.array([prior.temperature]),
-    }
-
-
-def _with_forms(vectors, target, prior: Prior | None, seed: int, kinds: Kinds | None = None):
-    """Return the arrays of :func:`_fit`, and the examples that stand for the forms of classes."""
-    prior = prior or Prior.vague(vectors)
-    forms, weight = _forms(target, seed), np.ones(len(target))
-    kept = target[forms]
-    weight_of_form = np.bincount(target)[kept] / np.bincount(kept)[kept]
-    if kinds is not None:
-        forms = np.append(forms, len(target) + np.arange(len(kinds.target)))
-        vectors = np.concatenate([vectors, kinds.vectors])
-        target = np.append(target, kinds.target)
-        weight = np.append(weight, kinds.weight)
-        weight_of_form = np.append(weight_of_form, kinds.weight)
-    weights = _fit(vectors, target, weight, prior)
-    return weights | {
-        "examples": weights.pop("places")[forms],
-        "example_class": target[forms],
-        "example_weight": weight_of_form,
-    }
-
-
-def _forms(target: np.ndarray, seed: int) -> np.ndarray:
-    """Return the rows of the examples that stand for the forms of their classes."""
-    rng = np.random.default_rng(seed)
-    rows = [rng.permutation(np.nonzero(target == k)[0])[:_MOST_FORMS] for k in np.unique(target)]
-    return np.sort(np.concatenate(rows))
-
-
-def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
-    """Return log-likelihoods ``(n, k + 1)``; the last column is that of a new kind."""
-    places = (vectors - weights["centre"]) @ weights["transform"]
-    return _with_new_kind(
-        _mean_of_both(_about_means(places, weights), _about_examples(places, weights)),
-        places,
-        weights,
-    )
-
-
 def chances_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     """Return the chances ``(n, k + 1)`` of classes and kinds beside them; the last is a new kind.
 
@@ -469,117 +332,13 @@ def expected_of(weights: dict[str, np.ndarray]) -> np.ndarray:
 def _chances_of_one(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     """Return the chances ``(n, k + 1)`` by a single model."""
     scores = scores_of(vectors, weights) / weights["temperature"]
-    return softmax(scores + _log_priors(scores.shape[1]))
+    return softmax(scores + log_priors(scores.shape[1]))
 
 
 def part_of(weights: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
     """Return the arrays whose names start so, under the rest of the name."""
     named = ((name, value) for name, value in weights.items() if name.startswith(start))
     return {name.removeprefix(start): value for name, value in named}
-
-
-def _with_new_kind(columns, places, weights):
-    """Append the log-likelihood under a kind that nobody named."""
-    return np.column_stack([columns, _log_normal(places, 0.0, 1 + weights["spread"])])
-
-
-def _mean_of_both(about_means, about_examples):
-    """Return the log of the mean of two densities."""
-    return np.logaddexp(about_means, about_examples) - np.log(2)
-
-
-def _about_means(places, weights):
-    """Return the log density about the mean of each class, ``(n, k)``."""
-    posteriors = (
-        _posterior(mean, number, weights["spread"])
-        for mean, number in zip(weights["means"], weights["counts"], strict=True)
-    )
-    return np.stack([_log_normal(places, *posterior) for posterior in posteriors], axis=1)
-
-
-def _about_examples(places, weights):
-    """Return the log of the mean density about the single examples of each class, ``(n, k)``."""
-    means, variance = _posterior(weights["examples"], 1.0, weights["spread"])
-    here, there = places / np.sqrt(variance), means / np.sqrt(variance)
-    squares = (here**2).sum(axis=1)[:, None] + (there**2).sum(axis=1) - 2 * here @ there.T
-    density = -0.5 * (squares + np.log(2 * np.pi * variance).sum())
-    # Heads of former versions have examples that count alike.
-    weight = weights.get("example_weight", np.ones(len(means)))
-    columns = []
-    for kind in range(len(weights["counts"])):
-        mine = weights["example_class"] == kind
-        total = np.log(weight[mine].sum())
-        columns.append(logsumexp(density[:, mine], axis=1, b=weight[mine]) - total)
-    return np.stack(columns, axis=1)
-
-
-def _posterior(mean, number, spread):
-    """Return mean and variance of a new object of a class with `number` examples."""
-    keep = number * spread / (number * spread + 1)
-    return keep * mean, 1 + spread / (number * spread + 1)
-
-
-def _log_normal(places, mean, variance):
-    """Return the log density of rows under a diagonal Gaussian."""
-    return -0.5 * ((places - mean) ** 2 / variance + np.log(2 * np.pi * variance)).sum(axis=1)
-
-
-def _leave_out(vectors, target, prior: Prior | None, seed: int, kinds: Kinds | None = None):
-    """Return scores of each example by a model without it, and which have a second one of a class.
-
-    The model is fitted anew: how kinds scatter is learnt from the examples as well, and where these
-    are few a single one says most of how its own kind does. Many examples are left out some at a
-    time, no class all at once.
-    """
-    counts = np.bincount(target)
-    usable = counts[target] > 1
-    others = 0 if kinds is None else len(kinds.others)
-    scores = np.zeros((len(target), len(counts) + others + 1))
-    rng = np.random.default_rng(seed)
-    rows = [rng.permutation(np.nonzero(usable & (target == k))[0]) for k in range(len(counts))]
-    order = np.concatenate(rows)
-    folds = min(len(order), _MOST_FOLDS)
-    for fold in range(folds):
-        out = order[fold::folds]
-        rest, theirs = np.delete(vectors, out, axis=0), np.delete(target, out)
-        scores[out] = scores_of(vectors[out], _with_forms(rest, theirs, prior, seed, kinds))
-    return scores[usable], usable
-
-
-def _log_priors(columns: int) -> np.ndarray:
-    """Return the log prior of each column: classes alike, the new kind last."""
-    return np.log(np.append(np.full(columns - 1, (1 - NEW_KIND) / (columns - 1)), NEW_KIND))
-
-
-def best_temperature(
-    scores: np.ndarray,
-    target: np.ndarray,
-    before: float = 3.0,
-    weight: float = _TEMPERATURE_WEIGHT,
-) -> float:
-    """Return the temperature that makes the targets most likely (Guo et al., ICML 2017).
-
-    Parameters
-    ----------
-    scores : numpy.ndarray
-        Log-likelihoods ``(n, k + 1)``, of objects that the head was not fitted to.
-    target : numpy.ndarray
-        ``(n,)`` right columns.
-    before : float
-        What it is held to.
-    weight : float
-        How many objects that counts for.
-    """
-    if not len(target):
-        return before
-    rows = np.arange(len(target))
-
-    def loss(log_value):
-        chances = softmax(scores / np.exp(log_value) + _log_priors(scores.shape[1]))
-        missed = -np.log(chances[rows, target] + 1e-9).sum()
-        return missed + 0.5 * weight * (log_value - np.log(before)) ** 2
-
-    return float(np.exp(minimize_scalar(loss, bounds=np.log([0.5, 50]), method="bounded").x))
 
 
 def _figures(chances, target, usable, classes) -> dict:
@@ -648,12 +407,6 @@ def with_shares(scores: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return softmax(scores + np.log(shares))
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities ``(n, k)`` whose rows sum to 1."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
 def apply_head(
     head: Model,
     embeddings: Embeddings,
@@ -696,7 +449,7 @@ def apply_head(
     chances = np.zeros((0, len(classes) + len(others) + 1))
     if len(embeddings.instance):
         chances = _equally_common(embeddings.table().astype(float), weights)
-        scores = np.log(np.maximum(chances, 1e-30)) - _log_priors(chances.shape[1])
+        scores = np.log(np.maximum(chances, 1e-30)) - log_priors(chances.shape[1])
         chances = with_shares(scores, expected_of(weights))
     names = [*classes, *named_kinds(head.card, kinds)]
     columns = [[*classes, *others].index(name) for name in names]

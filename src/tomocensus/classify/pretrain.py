@@ -24,7 +24,8 @@ from scipy import ndimage
 from tomocensus.atomic import atomic_path
 from tomocensus.classify.embeddings import Embeddings
 from tomocensus.classify.features import NAMES
-from tomocensus.classify.head import Prior, apply_head, best_temperature, fit_head, scores_of
+from tomocensus.classify.gaussians import Prior, best_temperature, scores_of
+from tomocensus.classify.head import apply_head, fit_head
 from tomocensus.classify.views import CLOSE, SIDE, View, views
 from tomocensus.errors import InputError, without_traceback
 from tomocensus.inspect import inspect
