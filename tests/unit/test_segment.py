@@ -44,7 +44,7 @@ from tomocensus.segment.contrast import (
 from tomocensus.segment.inference import Predictor
 from tomocensus.segment.network import build, fold, from_card, halo, widened
 from tomocensus.segment.optimisation import _schedule, masked_loss, optimise
-from tomocensus.segment.patches import ZOOM, Patches
+from tomocensus.segment.patches import STRONG_NOISE, ZOOM, Patches
 from tomocensus.segment.targets import (
     IGNORE,
     TargetSlice,
@@ -879,6 +879,32 @@ def test_more_slices_join_the_patches():
     patches.add([slice_of(np.full((1, 32, 32), 50.0), np.ones((32, 32)))])
     bright = (patches.batch(40)[0].mean(dim=(1, 2, 3)) > 5).float().mean()
     assert 0.2 < bright < 0.8
+
+
+def test_a_part_of_the_patches_drowns_in_noise_of_some_texture_and_contrast_stays(rng):
+    one = slice_of(np.zeros((9, 64, 64)), np.ones((64, 64)))
+    clear = torch.from_numpy(rng.normal(size=(400, 9, 48, 48)).astype(np.float32))
+    patches = Patches([one], 48, rng, noisier=0.5)
+    noisy = patches._noisier(clear)
+    alike = torch.stack(
+        [
+            torch.corrcoef(torch.stack([a.ravel(), b.ravel()]))[0, 1]
+            for a, b in zip(clear, noisy, strict=True)
+        ]
+    )
+    changed = alike < 0.999
+    assert 0.4 < changed.float().mean() < 0.6
+    assert (noisy[~changed] == clear[~changed]).all()
+    low, high = (1 / np.sqrt(1 + amount**2) for amount in STRONG_NOISE[::-1])
+    assert torch.isclose(alike[changed].min(), torch.tensor(low).float(), atol=0.02)
+    assert torch.isclose(alike[changed].max(), torch.tensor(high).float(), atol=0.02)
+    assert torch.allclose(noisy.std(dim=(1, 2, 3)), torch.tensor(1.0), atol=0.03)
+    for axis in (1, 2):
+        steps = noisy[changed].diff(dim=axis).std(dim=(1, 2, 3))
+        # White noise alone has the square root of two.
+        assert steps.min() < 1.1
+        assert steps.max() > 1.35
+    assert Patches([one], 48, rng)._noisier(clear) is clear
 
 
 def test_a_widened_network_says_the_same_until_noise_parts_its_copies():

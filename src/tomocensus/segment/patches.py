@@ -16,12 +16,15 @@ from tomocensus.segment.targets import IGNORE, TargetSlice
 FINE = 250
 # Largest change of scale, natural logarithm.
 ZOOM = 0.15
+# Noise of patches that become as noisy as other tomograms may be, in deviations of what is there.
+STRONG_NOISE = (0.3, 3.0)
 
 
 class Patches:
     """Random augmented patches; half are centred on an object, half anywhere annotated.
 
-    Slices lie on the device where patches are used: a GPU draws them as fast as it learns.
+    Slices lie on the device where patches are used: a GPU draws them as fast as it learns. A part
+    (`noisier`) gets so much more noise that what is learnt from clear tomograms serves others too.
     """
 
     def __init__(
@@ -30,8 +33,10 @@ class Patches:
         patch: int,
         generator: np.random.Generator,
         device: torch.device | str = "cpu",
+        noisier: float = 0.0,
     ):
         self.generator = generator
+        self.noisier = noisier
         self.patch = patch
         self.device = torch.device(device)
         self.noise = torch.Generator(self.device)
@@ -162,13 +167,31 @@ class Patches:
         image = image + self._each(draw.uniform(-0.3, 0.3, size))
         amount = np.where(draw.random(size) < 0.5, draw.uniform(0, 0.5, size), 0)
         noise = torch.randn(image.shape, generator=self.noise, device=self.device)
-        return image + noise * self._each(amount)
+        return self._noisier(image + noise * self._each(amount))
+
+    def _noisier(self, image: torch.Tensor) -> torch.Tensor:
+        """Drown a part of the patches in noise of some texture; contrast stays what it was."""
+        if not self.noisier:
+            return image
+        draw, size = self.generator, len(image)
+        chosen = draw.random(size) < self.noisier
+        noise = torch.randn(image.shape, generator=self.noise, device=self.device)
+        # A missing wedge smears noise across slices, interpolation and filters within them.
+        for axes in ((1,), (1,), (2, 3), (2, 3)):
+            smooth = self._each(draw.random(size) < 0.4)
+            noise = torch.where(smooth, _blurred(noise, axes), noise)
+        noise = noise / noise.std(dim=(1, 2, 3), keepdim=True)
+        low, high = np.log(STRONG_NOISE)
+        amount = self._each(chosen * np.exp(draw.uniform(low, high, size)))
+        return (image + amount * noise) / torch.sqrt(1 + amount**2)
 
 
-def _blurred(image: torch.Tensor) -> torch.Tensor:
-    """Smooth each slice a little: a quarter, a half, a quarter, along both axes."""
-    for axis in (2, 3):
-        padded = functional.pad(image, (0, 0, 1, 1) if axis == 2 else (1, 1))
-        below, above = (padded.narrow(axis, first, image.shape[axis]) for first in (0, 2))
+def _blurred(image: torch.Tensor, axes: tuple[int, ...] = (2, 3)) -> torch.Tensor:
+    """Smooth a little along axes: a quarter, a half, a quarter."""
+    for axis in axes:
+        count = image.shape[axis]
+        first, last = image.narrow(axis, 0, 1), image.narrow(axis, count - 1, 1)
+        padded = torch.cat([first, image, last], axis)
+        below, above = (padded.narrow(axis, start, count) for start in (0, 2))
         image = image / 2 + (below + above) / 4
     return image

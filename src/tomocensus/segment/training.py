@@ -41,6 +41,8 @@ from tomocensus.segment.targets import (
 BLEND_COST, BLEND_COST_ONE, BLEND_COST_LEARNT = 0.02, 0.1, 0.15
 BLENDS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 FROM_SCRATCH, FROM_BASE = 2e-3, 7e-4
+# Part of the patches that get much more noise.
+NOISIER = 0.5
 
 
 def train(
@@ -104,7 +106,7 @@ def train(
     begun = copy.deepcopy(network.state_dict())
     averaged, history = optimise(
         network.to(device, memory_format=torch.channels_last),
-        Patches(targets + empty, settings.patch, generator, device),
+        Patches(targets + empty, settings.patch, generator, device, NOISIER),
         settings,
         recipe["learning_rate"],
         _dice_weight(pairs, heads),
