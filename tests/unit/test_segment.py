@@ -704,7 +704,9 @@ def test_fine_tuning_keeps_what_the_base_says_where_annotation_is_silent(trained
     card, weights, _ = train([other], base, replace(TINY, hold_out=0.0, base_share=0.0))
     after = predict(tomogram, Model(card, weights))
     assert dice(after["membrane"] > 50, before["membrane"] > 50) > 0.85
-    assert dice(after["probability"] > 50, before["probability"] > 50) < 0.95
+    # Every second object is said to be background.
+    faded = (labels > 0) & (labels % 2 == 0)
+    assert after["probability"][faded].mean() < before["probability"][faded].mean() - 3
 
 
 def test_the_base_keeps_its_share_unless_the_annotation_contradicts_it(trained, monkeypatch):
