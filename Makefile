@@ -27,7 +27,7 @@ demo: install
 
 # For two cores: the tests of the cluster wait more than they compute.
 test: install
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .
