@@ -41,7 +41,7 @@ from tomocensus.segment.targets import (
 BLEND_COST, BLEND_COST_ONE, BLEND_COST_LEARNT = 0.02, 0.1, 0.15
 BLENDS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 FROM_SCRATCH, FROM_BASE = 2e-3, 7e-4
-# Part of the patches that get much more noise.
+# Part of the patches that get much more noise: other tomograms may be noisier than those annotated.
 NOISIER = 0.5
 
 
