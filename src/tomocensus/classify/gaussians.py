@@ -187,21 +187,10 @@ def scores_of(vectors: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray
         From :func:`fit_gaussians`.
     """
     places = (vectors - weights["centre"]) @ weights["transform"]
-    return _with_new_kind(
-        _mean_of_both(_about_means(places, weights), _about_examples(places, weights)),
-        places,
-        weights,
-    )
-
-
-def _with_new_kind(columns, places, weights):
-    """Append the log-likelihood under a kind that nobody named."""
-    return np.column_stack([columns, _log_normal(places, 0.0, 1 + weights["spread"])])
-
-
-def _mean_of_both(about_means, about_examples):
-    """Return the log of the mean of two densities."""
-    return np.logaddexp(about_means, about_examples) - np.log(2)
+    # The mean of both densities.
+    both = np.logaddexp(_about_means(places, weights), _about_examples(places, weights))
+    new = _log_normal(places, 0.0, 1 + weights["spread"])
+    return np.column_stack([both - np.log(2), new])
 
 
 def _about_means(places, weights):

@@ -33,8 +33,8 @@ from tomocensus.errors import InputError
 from tomocensus.models import Model
 
 UNKNOWN = "unknown"
-# Prior probability that it is of one of the shipped head's kinds that stand beside the classes;
-# less where these are so few that a single one would be commoner than a class.
+# Prior probability that an object is of one of the shipped head's kinds beside the classes; less
+# where these are so few that a single one would be commoner than a class.
 _OTHERS = 0.1
 # Simulated kinds are left out where left-out examples are e to this power as likely without them.
 # The user is told where that is so much for each of them: with very many it hardly matters.
