@@ -116,6 +116,18 @@ def test_of_a_copick_run_what_has_no_tomogram_of_its_voxel_size_is_passed_over(t
     assert np.array_equal(pair.annotation, labels())
 
 
+def test_of_a_copick_run_in_several_voxel_sizes_the_finest_is_taken(tmp_path):
+    config = copick(tmp_path)
+    run = tmp_path / "project" / "ExperimentRuns" / "run_a"
+    write_zarr(run / "VoxelSpacing5.000" / "wbp.zarr", tomogram().data)
+    write_zarr(run / "Segmentations" / "5.000_me_0_membrane.zarr", labels().astype(np.uint8) * 3)
+    # What a name begins with that is no number has no tomogram.
+    write_zarr(run / "Segmentations" / "draft_0_membrane.zarr", labels().astype(np.uint8))
+    (pair,) = read_annotated(config)
+    assert pair.tomogram.voxel_size == 5.0
+    assert np.array_equal(pair.annotation, labels() * 3)
+
+
 def test_a_remote_copick_project_is_refused_with_a_remedy(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"overlay_root": "s3://bucket/project"}))
     with pytest.raises(InputError, match="not on this machine"):

@@ -412,6 +412,18 @@ def test_labelmap_of_another_program():
     assert list(result.table["origin"]) == ["given", "given"]
     assert list(result.table["volume_angstrom3"]) == [64, 64]
     assert list(result.table["component"]) == [3, 7]
+    assert result.facts == {"instances": 2, "parts": 2}
+
+
+def test_separate_parts_of_given_objects_are_counted_without_crumbs():
+    labels = np.zeros((12, 30, 30), np.uint8)
+    labels[1:5, 1:11, 1:11] = labels[7:11, 1:11, 1:11] = labels[1:5, 15:25, 15:25] = 1
+    # Joined at a corner it is one part; below a hundredth of the object a part does not count.
+    labels[5, 11, 11] = 1
+    labels[1, 28, 1:13] = 1
+    labels[11, 28, 28] = 2
+    assert cluster_labels(labels, 2.0).facts == {"instances": 2, "parts": 4}
+    assert cluster_labels(np.zeros_like(labels), 2.0).facts == {"instances": 0, "parts": 0}
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])

@@ -118,6 +118,21 @@ def test_the_report_warns_of_a_map_whose_objects_hang_together(project):
     assert "cluster.predict_outlines to true" in (project / "results" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("by_class", [True, False])
+def test_a_map_of_classes_given_as_labels_is_told(project, by_class):
+    labels = np.zeros((16, 48, 80), np.uint8)
+    for number, x in enumerate(range(2, 78, 10)):
+        labels[4:10, 12:20, x : x + 6] = 1 + number % 2 if by_class else 1 + number
+    write_mrc(project / "data" / "labels.mrc", Volume(labels, VOXEL_SIZE))
+    write_sheet(project, ["one"], polarity={"one": "bright"}, labels={"one": "data/labels.mrc"})
+    status, said = run(project, "--", LABELS)
+    assert status == 0, said
+    facts = json.loads((project / "results" / "one" / "cluster.json").read_text())["facts"]
+    told = "data/labels.mrc: its 2 numbers lie in 8 separate places"
+    assert any(told in text for text in facts.get("warnings", [])) == by_class
+    assert (told in (project / "logs" / "cluster" / "one.log").read_text()) == by_class
+
+
 def test_a_mask_counts_where_labels_are_given(project):
     labels = np.zeros((16, 48, 80), np.int16)
     labels[4:12, 12:36, 16:36], labels[4:12, 12:36, 42:62] = 9, 5

@@ -23,6 +23,13 @@ RAGGED = (
     "cluster.predict_outlines to true: the segmenter then looks at the tomogram, and the outlines "
     "it sees part them."
 )
+# Separate parts to an object from which a given labelmap is more likely a map of classes.
+SCATTERED = 3
+CLASSES = (
+    "{path}: its {instances} numbers lie in {parts} separate places, and each is taken for one "
+    "object. If they are classes, number objects apart, or give a mask of them in the column "
+    "'probability': its objects are then told apart."
+)
 
 
 def from_maps(arguments, facts, scratch, mask):
@@ -46,6 +53,17 @@ def from_maps(arguments, facts, scratch, mask):
     )
 
 
+def doubt(arguments, facts, found):
+    """Return what speaks against the given map, or None."""
+    if arguments.given:
+        counts = found.facts
+        scattered = counts["parts"] >= SCATTERED * max(counts["instances"], 1)
+        # Of a mask `inspect` has told.
+        told = list(found.table["component"]) == [1]
+        return CLASSES.format(path=arguments.given, **counts) if scattered and not told else None
+    return RAGGED if facts.get("probability") and found.facts.get("levels") else None
+
+
 def main(arguments):
     """Cluster and write, with files for what does not fit in memory."""
     facts = _stage.inspected(arguments.inspected)
@@ -66,9 +84,10 @@ def run(arguments, facts, scratch=None):
     else:
         found = from_maps(arguments, facts, scratch, mask)
     _stage.say(f"{facts['tomogram']}: {len(found.table)} instances")
-    if facts.get("probability") and found.facts.get("levels"):
-        found.facts["warnings"] = [RAGGED]
-        _stage.say(f"{facts['tomogram']}: {RAGGED}")
+    warning = doubt(arguments, facts, found)
+    if warning:
+        found.facts["warnings"] = [warning]
+        _stage.say(f"{facts['tomogram']}: {warning}")
     place = Volume(
         found.labels, facts["voxel_size"], tuple(facts["origin"]), tuple(facts["nstart"])
     )

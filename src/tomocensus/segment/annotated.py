@@ -134,7 +134,8 @@ def _copick_run(name: str, folders: list[Path]) -> list[AnnotatedVolume]:
     """Return the run's tomogram with its segmentations in one volume, or nothing."""
     for directory, kind in DIRECTORIES.items():
         stores = [s for folder in folders for s in sorted(folder.glob(f"{directory}/*.zarr"))]
-        sizes = sorted({store.name.split("_")[0] for store in stores})
+        # The finest of those that have a tomogram.
+        sizes = sorted({store.name.split("_")[0] for store in stores}, key=_number)
         for size in sizes:
             tomograms = [
                 t for f in folders for t in sorted(f.glob(f"VoxelSpacing{size}/*.zarr"))
@@ -144,6 +145,14 @@ def _copick_run(name: str, folders: list[Path]) -> list[AnnotatedVolume]:
                 chosen = [store for store in stores if store.name.startswith(size + "_")]
                 return [_copick_pair(name, tomograms[0], float(size), chosen, kind)]
     return []
+
+
+def _number(size: str) -> float:
+    """Return the voxel size that a segmentation's name begins with; what begins otherwise: last."""
+    try:
+        return float(size)
+    except ValueError:
+        return np.inf
 
 
 def _copick_pair(name, tomogram, voxel_size, stores, kind) -> AnnotatedVolume:
