@@ -514,6 +514,8 @@ def _rows(given: argparse.Namespace, samples: dict[str, Sample]) -> tuple[pd.Dat
                     "--tomogram names one. Make a file of each, or call them so in the sheet."
                 )
             picks["tomogram"] = given.tomogram
+        if not given.tomogram:
+            told += _numbered(picks, samples, path)
         for name, option in (("class", "--class"), ("tomogram", "--tomogram")):
             if (picks[name] == "").any():
                 raise InputError(f"{path}: does not tell the {name}. Say it: {option} NAME.")
@@ -533,6 +535,25 @@ def _named(picks: pd.DataFrame, kind: str, path: str) -> list[str]:
         return [f"{path}: tells the class {', '.join(there)}; only the others are called {kind}"]
     picks["class"] = kind
     return []
+
+
+def _numbered(picks: pd.DataFrame, samples: dict[str, Sample], path: str) -> list[str]:
+    """Name tomograms that have a number (Dynamo, STOPGAP) after those whose name holds it.
+
+    In place. No number may be in the names of two tomograms or be the sheet's own, nor two in the
+    name of one: then nothing is taken for granted.
+    """
+    numbers = sorted(set(picks["tomogram"]))
+    if not all(re.fullmatch("[0-9]+", one) for one in numbers) or matched(numbers, samples):
+        return []
+    held = {name: {int(one) for one in re.findall("[0-9]+", name)} for name in samples}
+    meant = [[name for name in samples if int(one) in held[name]] for one in numbers]
+    names = {one: name for one, found in zip(numbers, meant, strict=True) for name in found}
+    if not 0 < len(set(names.values())) == sum(map(len, meant)):
+        return []
+    picks["tomogram"] = picks["tomogram"].replace(names)
+    told = ", ".join(f"{number} for {name}" for number, name in names.items())
+    return [f"{path}: tomograms have numbers; taken is {told}"]
 
 
 def _add(rows: pd.DataFrame, examples: Path, count: int, seed: int) -> list[str]:

@@ -159,6 +159,52 @@ def test_picks_of_several_tomograms_are_not_put_into_one(project):
     assert len(read_examples(project / "config" / "examples.tsv")) == 2
 
 
+def dynamo(path, *numbers):
+    """Write a Dynamo table with one particle at voxel (4, 4, 4) of each tomogram."""
+    table = np.zeros((len(numbers), 35))
+    table[:, 19], table[:, 23:26] = numbers, 5
+    np.savetxt(path, table, fmt="%g")
+    return str(path)
+
+
+def test_numbers_of_tomograms_are_found_in_names(project, capsys):
+    main([str(project), dynamo(project / "p.tbl", 1, 2, 2, 7), "--class", "a"])
+    said = capsys.readouterr().out
+    assert "taken is 1 for cell_01, 2 for cell_02" in said
+    assert "not in the sample sheet, left out: 7" in said
+    found = read_examples(project / "config" / "examples.tsv")
+    assert found[["tomogram", "x"]].to_numpy().tolist() == [["cell_01", 4], ["cell_02", 4]]
+    # What is said counts.
+    main([str(project), dynamo(project / "p.tbl", 1), "--class", "b", "--tomogram", "cell_02"])
+    assert "taken is" not in capsys.readouterr().out
+    found = read_examples(project / "config" / "examples.tsv")
+    assert found.loc[found["class"] == "b", "tomogram"].tolist() == ["cell_02"]
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (["a_1", "b_1"], [1]),
+        (["a_1_2", "b_3"], [1, 2, 3]),
+        (["a_1", "b_2"], [3]),
+        (["a", "b"], [0]),
+    ],
+)
+def test_numbers_that_fit_none_or_several_are_not_guessed(project, names, numbers):
+    rows = "".join(f"{name}\tcell_02.mrc\n" for name in names)
+    (project / "config" / "tomograms.tsv").write_text("tomogram\tpath\n" + rows)
+    with pytest.raises(SystemExit, match="Name the tomogram"):
+        main([str(project), dynamo(project / "p.tbl", *numbers), "--class", "a"])
+
+
+def test_a_number_that_the_sheet_has_is_that_tomogram(project, capsys):
+    rows = "1\tcell_01_bin4.mrc\nTS_2\tcell_02.mrc\n"
+    (project / "config" / "tomograms.tsv").write_text("tomogram\tpath\n" + rows)
+    main([str(project), dynamo(project / "p.tbl", 1, 2), "--class", "a"])
+    assert "left out: 2" in capsys.readouterr().out
+    assert read_examples(project / "config" / "examples.tsv")["tomogram"].tolist() == ["1"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
