@@ -55,6 +55,9 @@ def main(arguments):
             voxel_size=settings["voxel_size"], steps=settings["steps"], seed=settings["seed"]
         ),
     )
+    there, learnt = (card["recipe"][name] for name in ("annotated_slices", "learnt_slices"))
+    if learnt < there:
+        _stage.say(f"of {there} annotated slices {learnt} are learnt from, evenly spread")
     for warning in card.get("warnings", []):
         _stage.say(f"WARNING: {warning}")
     save_model(arguments.output, card, weights)

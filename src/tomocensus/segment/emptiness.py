@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from tomocensus.segment.contrast import Slices
 from tomocensus.segment.settings import AnnotatedVolume
-from tomocensus.segment.targets import IGNORE, TargetSlice
+from tomocensus.segment.targets import IGNORE, TargetSlice, evenly
 
 # Slices of a tomogram that are looked at, and taken at most.
 LOOKED_AT, TAKEN = 16, 3
@@ -47,7 +47,8 @@ def empty_slices(
     """
     if not annotated:
         return []
-    usual = np.mean([expit(logits(t.image))[0].mean() for t in annotated])
+    some = evenly(annotated, LOOKED_AT)
+    usual = np.mean([expit(logits(t.image))[0].mean() for t in some])
     source = Slices(pair.tomogram, voxel_size, pair.polarity, cache=64)
     thickness = annotated[0].image.shape[0]
     told = np.array([t.z for t in annotated])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from tomocensus.segment.contrast import Slices, scale_annotation
+from tomocensus.segment.contrast import Slices, model_shape, scale_annotation
 from tomocensus.segment.settings import AnnotatedVolume
 
 IGNORE = 255
 # Draws of blocks to hold out, until both sorts are in and outside of them.
 _TRIES = 20
+# Slices that blocks are held out of, or one of each tomogram where these are more: each is
+# predicted time and again.
+HELD = 12
 
 
 @dataclass
@@ -106,7 +110,12 @@ def boundary_target(annotation: np.ndarray, kind: str, inside: bool = True) -> n
 
 
 def make_targets(
-    pair: AnnotatedVolume, voxel_size: float, slices: int, heads: list[str], inside: bool = True
+    pair: AnnotatedVolume,
+    voxel_size: float,
+    slices: int,
+    heads: list[str],
+    inside: bool = True,
+    most: int | None = None,
 ) -> list[TargetSlice]:
     """Turn an annotated tomogram into target slices on the model's grid.
 
@@ -122,6 +131,8 @@ def make_targets(
         ``probability``, ``boundary`` and, where trained, ``membrane``.
     inside : bool
         See :func:`boundary_target`.
+    most : int, optional
+        Of the annotated slices at most so many, evenly spread; all if None.
     """
     source = Slices(pair.tomogram, voxel_size, pair.polarity, cache=64)
     annotated = scale_annotation(pair.annotation, source.shape)
@@ -136,7 +147,9 @@ def make_targets(
 
     contacts, weights = beside(pair.contacts, np.int8), beside(pair.weight, np.int16)
     result = []
-    for z, labels in sorted(annotated.items()):
+    chosen = evenly(sorted(annotated), most)
+    for z, slab in zip(chosen, _slabs(source, chosen, slices), strict=True):
+        labels = annotated[z]
         nothing = np.full(labels.shape, -1)
         target = np.full((len(heads), *labels.shape), IGNORE, np.uint8)
         target[0] = np.where(labels < 0, IGNORE, labels > 0)
@@ -150,7 +163,7 @@ def make_targets(
             TargetSlice(
                 pair.name,
                 z,
-                source.slab(z, slices),
+                slab,
                 target,
                 np.zeros(labels.shape, bool),
                 pair.group,
@@ -160,23 +173,73 @@ def make_targets(
     return result
 
 
+def _slabs(source: Slices, chosen: list[int], slices: int) -> Iterator[np.ndarray]:
+    """Yield ``(slices, ny, nx)`` around each of the chosen slices; what they share is kept once."""
+    half = slices // 2
+    first = 0
+    for last in range(len(chosen)):
+        if last + 1 < len(chosen) and chosen[last + 1] - chosen[last] <= 2 * half:
+            continue
+        low, high = chosen[first] - half, chosen[last] + half
+        stack = np.stack([source[z] for z in range(low, high + 1)])
+        for z in chosen[first : last + 1]:
+            yield stack[z - half - low : z + half - low + 1]
+        first = last + 1
+
+
+def annotated_slices(pair: AnnotatedVolume, voxel_size: float) -> tuple[int, float]:
+    """Return how many slices are annotated, and the mean of annotated voxels in each.
+
+    Parameters
+    ----------
+    pair : AnnotatedVolume
+        Tomogram and annotation.
+    voxel_size : float
+        Å of the model, on whose grid is counted.
+    """
+    shape = model_shape(pair.tomogram.shape, pair.tomogram.voxel_size, voxel_size)
+    factors = [new / old for new, old in zip(shape, pair.tomogram.shape, strict=True)]
+    known = np.array([np.count_nonzero(section >= 0) for section in pair.annotation])
+    there = np.flatnonzero(known)
+    count = len(np.unique(((there + 0.5) * factors[0]).astype(int)))
+    return count, float(known[there].mean() * factors[1] * factors[2]) if count else 0.0
+
+
+def shares(wanted: list[float], room: float) -> list[float]:
+    """Divide room: each gets what it wants, or as much as all others that get less than that."""
+    given = [0.0] * len(wanted)
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    for rank, index in enumerate(order):
+        given[index] = min(wanted[index], room / (len(order) - rank))
+        room -= given[index]
+    return given
+
+
+def evenly(items: list, most: int | None) -> list:
+    """Return the items, or as many as wanted, evenly spread."""
+    if most is None or len(items) <= most:
+        return items
+    return [items[int((k + 0.5) * len(items) / most)] for k in range(most)]
+
+
 def hold_out(targets: list[TargetSlice], part: float, generator, block: int = 48) -> bool:
     """Set blocks of the annotated area aside for validation (in place).
 
     Only where at least 30,000 voxels are annotated and both sorts are found inside and outside of
-    what is held out; where objects are few, other blocks are drawn until it is so.
+    what is held out; where objects are few, other blocks are drawn until it is so. Of more than
+    `HELD` slices (and tomograms) some, evenly spread, have such blocks.
 
     Returns
     -------
     bool
         Whether anything is held out.
     """
-    known = [t.target[0] != IGNORE for t in targets]
-    total = sum(int(k.sum()) for k in known)
+    known = {index: targets[index].target[0] != IGNORE for index in _to_hold_out(targets)}
+    total = sum(int(k.sum()) for k in known.values())
     if part <= 0 or total < 30_000:
         return False
     blocks = []
-    for index, mask in enumerate(known):
+    for index, mask in known.items():
         for y in range(0, mask.shape[0], block):
             for x in range(0, mask.shape[1], block):
                 count = int(mask[y : y + block, x : x + block].sum())
@@ -191,6 +254,19 @@ def hold_out(targets: list[TargetSlice], part: float, generator, block: int = 48
     for t in targets:
         t.held_out[:] = False
     return False
+
+
+def _to_hold_out(targets: list[TargetSlice]) -> list[int]:
+    """Return which slices blocks may be held out of."""
+    mine: dict[str, list[int]] = {}
+    for index, t in enumerate(targets):
+        mine.setdefault(t.name, []).append(index)
+    each = shares([len(some) for some in mine.values()], max(HELD, len(mine)))
+    return sorted(
+        index
+        for some, share in zip(mine.values(), each, strict=True)
+        for index in evenly(some, int(share))
+    )
 
 
 def _draw_blocks(targets, blocks, wanted, block, generator) -> None:

@@ -29,10 +29,12 @@ from tomocensus.segment.patches import Patches
 from tomocensus.segment.settings import AnnotatedVolume, TrainSettings
 from tomocensus.segment.targets import (
     TargetSlice,
+    annotated_slices,
     check,
     hold_out,
     hold_out_blocks,
     make_targets,
+    shares,
 )
 
 # Dice that going back towards the base may cost: on held-out annotation of several tomograms, of
@@ -43,6 +45,8 @@ BLENDS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 FROM_SCRATCH, FROM_BASE = 2e-3, 7e-4
 # Part of the patches that get much more noise: other tomograms may be noisier than those annotated.
 NOISIER = 0.5
+# Of annotated voxels no more are learnt from than these, or than are seen so often at random.
+ENOUGH, LOOKS = 4_000_000, 4
 
 
 def train(
@@ -84,7 +88,7 @@ def train(
     generator = np.random.default_rng(settings.seed)
     card = _start_card(pairs, base, settings)
     heads, recipe = card["heads"], card["recipe"]
-    targets = _targets(pairs, card, inside=base is None)
+    targets = _targets(pairs, card, settings, inside=base is None)
     held = hold_out(targets, settings.hold_out, generator)
     keeps_base = base is not None and settings.base_share > 0
 
@@ -130,12 +134,19 @@ def train(
     return card, weights, history
 
 
-def _targets(pairs, card, inside: bool) -> list[TargetSlice]:
-    """Return what is learnt from, of all tomograms."""
-    slices, heads = card["architecture"]["slices"], card["heads"]
+def _targets(pairs, card, settings, inside: bool) -> list[TargetSlice]:
+    """Return what is learnt from, of all tomograms; the card tells of how many slices."""
+    slices, heads, voxel_size = card["architecture"]["slices"], card["heads"], card["voxel_size"]
+    sizes = [annotated_slices(pair, voxel_size) for pair in pairs]
+    seen = settings.steps * settings.batch * settings.patch**2
+    room = shares([count * voxels for count, voxels in sizes], max(ENOUGH, seen // LOOKS))
     targets = []
-    for pair in pairs:
-        targets += make_targets(pair, card["voxel_size"], slices, heads, inside=inside)
+    for pair, (count, voxels), share in zip(pairs, sizes, room, strict=True):
+        # Neighbouring slices say nearly the same; all of them would take hours and gigabytes.
+        most = max(1, round(share / voxels)) if count else None
+        targets += make_targets(pair, voxel_size, slices, heads, inside=inside, most=most)
+    card["recipe"]["annotated_slices"] = sum(count for count, _ in sizes)
+    card["recipe"]["learnt_slices"] = len(targets)
     _require_both(targets, pairs)
     return targets
 
