@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 
 from tomocensus.segment.contrast import Slices, model_shape, scale_annotation
 from tomocensus.segment.settings import AnnotatedVolume
@@ -16,6 +17,9 @@ _TRIES = 20
 # Slices that blocks are held out of, or one of each tomogram where these are more: each is
 # predicted time and again.
 HELD = 12
+# Slices looked at for what the numbers of an annotation mean; parts of a slice with one number from
+# which it is more likely a class, and voxels of a part below which it is a crumb.
+_LOOKED_AT, _SCATTERED, _CRUMB = 12, 3, 10
 
 
 @dataclass
@@ -315,3 +319,32 @@ def check(targets: list[TargetSlice]) -> list[str]:
             "places will be called object"
         )
     return warnings
+
+
+def check_kind(pair: AnnotatedVolume) -> list[str]:
+    """Say where an annotation's numbers do not look like what they are said to mean."""
+    told = [z for z, section in enumerate(pair.annotation) if (section >= 0).any()]
+    numbers, scattered = set(), []
+    for z in evenly(told, _LOOKED_AT):
+        section = pair.annotation[z]
+        there = np.unique(section[section > 0])
+        numbers.update(there.tolist())
+        compact = np.where(section > 0, np.searchsorted(there, section) + 1, 0)
+        for number, box in enumerate(ndimage.find_objects(compact), start=1):
+            parts, _ = ndimage.label(compact[box] == number, np.ones((3, 3)))
+            large = np.bincount(parts.ravel())[1:] >= _CRUMB
+            scattered.append(np.count_nonzero(large) >= _SCATTERED)
+    setting = "train_segmenter.annotation in the configuration"
+    if pair.kind == "binary" and len(numbers) > 1:
+        return [
+            f"the annotation of {pair.name} has {len(numbers)} numbers, and 'binary' takes all for "
+            "one: it does not teach where objects end that touch. If each is an object, set "
+            f"{setting} to instance, if each is a class, to semantic"
+        ]
+    if pair.kind == "instance" and np.mean(scattered or [False]) > 0.5:
+        return [
+            f"the annotation of {pair.name} has numbers in several places of a slice each, and "
+            "'instance' takes each for one object. If they are classes, or all objects have one "
+            f"number, set {setting} to semantic or binary"
+        ]
+    return []

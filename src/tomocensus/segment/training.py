@@ -31,6 +31,7 @@ from tomocensus.segment.targets import (
     TargetSlice,
     annotated_slices,
     check,
+    check_kind,
     hold_out,
     hold_out_blocks,
     make_targets,
@@ -105,6 +106,7 @@ def train(
         empty = _empty(network, pairs, targets, card["voxel_size"], known)
         recipe["empty_slices"] = len(empty)
     card["warnings"] = check(targets + empty)
+    card["warnings"] += [text for pair in pairs for text in check_kind(pair)]
     if held:
         hold_out_blocks(empty, settings.hold_out, generator)
     begun = copy.deepcopy(network.state_dict())
