@@ -40,12 +40,16 @@ def padding_value(data: np.ndarray, values: np.ndarray) -> float | None:
     return value if 2 * padded > having else None
 
 
+def thinned(data: np.ndarray, count: int) -> tuple[np.ndarray, int]:
+    """Return about so many voxels of a volume, on a regular grid, and its step along y and x."""
+    step = max(1, round((data.size / count) ** (1 / 3)))
+    values = np.asarray(data[step // 2 :: step, ::step, ::step])
+    return (values if values.size else np.asarray(data[:, ::step, ::step])), step
+
+
 def sampled(data: np.ndarray, count: int) -> np.ndarray:
     """Return about so many finite voxels of a volume, on a regular grid."""
-    step = max(1, round((data.size / count) ** (1 / 3)))
-    values = np.asarray(data[step // 2 :: step, ::step, ::step]).ravel()
-    if values.size == 0:
-        values = np.asarray(data[:, ::step, ::step]).ravel()
+    values, _ = thinned(data, count)
     return values[np.isfinite(values)]
 
 

@@ -256,7 +256,7 @@ def test_one_voxel_has_finite_features():
 def pyramid(density, voxel_size=10.0):
     """Density that is already normalised: centre 0, spread 1."""
     made = Pyramid(Volume(density, voxel_size), "bright")
-    made.centre, made.spread, made.levels = 0.0, 1.0, []
+    made.centre, made.spread, made.levels, made.shade = 0.0, 1.0, [], None
     level = None
     for _ in range(2):
         level = made._halve(level)
@@ -308,7 +308,8 @@ def test_small_objects_get_one_close_look_and_long_ones_several_on_their_surface
 
 
 @pytest.mark.parametrize("voxel_size", [8.0, 20.0])
-def test_each_kind_of_view_has_its_own_scale(voxel_size):
+def test_each_kind_of_view_has_its_own_scale(voxel_size, monkeypatch):
+    monkeypatch.setattr("tomocensus.classify.views.shading", lambda *_: None)  # ramps are some
     shape, centre, radius = (70, 90, 100), np.array([34, 47, 45]), 160 / voxel_size
     ramp = np.indices(shape).astype(np.float32)
     ramp = ramp[0] + 2 * ramp[1] - 3 * ramp[2]
@@ -370,6 +371,28 @@ def test_polarity_turns_the_sign_so_that_matter_is_positive(rng):
     for polarity, sign in (("bright", 1), ("dark", -1)):
         centre, spread, _ = normalise(Volume(sign * data, 10.0), polarity)
         np.testing.assert_allclose((sign * data - centre) / spread, (data - 100) / 5, atol=0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_views_do_not_show_shading(rng, dtype):
+    shape, radius = (32, 90, 100), 8
+    labels = np.zeros(shape, np.int32)
+    away = np.indices(shape) - np.reshape([16, 60, 70], (3, 1, 1, 1))
+    labels[(away**2).sum(axis=0) <= radius**2] = 1
+    data = (rng.normal(size=shape) + 2 * (labels > 0)) * 12 + 120
+    data[:, :20] = 0
+    ramp = np.linspace(-20, 20, shape[2]) * (data > 0)
+    plain, shaded = (
+        Volume(np.clip(one, 0, 255).astype(dtype), 10.0) for one in (data, data + ramp)
+    )
+    assert Pyramid(plain, "bright").shade is None
+    (one,), (two,) = (views(volume, labels, "bright") for volume in (plain, shaded))
+    assert np.abs(one.crops - two.crops).mean() < 0.05
+    np.testing.assert_allclose(two.features, one.features, atol=0.15)
+    left = Pyramid(shaded, "bright")
+    assert left.shade is not None
+    assert (left.box(*np.s_[:, :20, :]) == 0).all()
+    assert (left.levels[0][:, :10] == 0).all()
 
 
 # Embedding

@@ -13,6 +13,7 @@ from tomocensus.classify.features import DEPTHS, shape_and_density
 from tomocensus.padding import padding_value
 from tomocensus.parallel import ahead, each
 from tomocensus.progress import progress
+from tomocensus.shading import shading
 from tomocensus.volume import Volume
 
 SIDE = 24
@@ -55,10 +56,13 @@ class View:
     features: np.ndarray
 
 
-def normalise(tomogram: Volume, polarity: str) -> tuple[float, float, float]:
+def normalise(
+    tomogram: Volume, polarity: str, shade: np.ndarray | None = None
+) -> tuple[float, float, float]:
     """Return centre, (signed) spread and what the volume is padded with, NaN where with nothing.
 
-    ``(voxel - centre) / spread`` has protein positive. Padding has no part in either
+    ``(voxel - shade - centre) / spread`` has protein positive, with a shade ``(ny, nx)`` that
+    :func:`tomocensus.shading.shading` found, if any. Padding has no part in either
     (:func:`tomocensus.padding.padding_value`).
     """
     step = max(1, tomogram.shape[0] // 24)
@@ -69,7 +73,10 @@ def normalise(tomogram: Volume, polarity: str) -> tuple[float, float, float]:
     counts = np.isfinite(sample)
     if padding is not None:
         counts &= sample != padding
-    low, centre, high = np.percentile(sample[counts].astype(np.float32), [2, 50, 98])
+    values = sample[counts].astype(np.float32)
+    if shade is not None:
+        values -= np.broadcast_to(shade, sample.shape)[counts]
+    low, centre, high = np.percentile(values, [2, 50, 98])
     spread = max(float(high - low) / 4, 1e-9)
     spread = spread if polarity == "bright" else -spread
     return float(centre), spread, np.nan if padding is None else padding
@@ -95,6 +102,10 @@ class Pyramid:
         self.threads = threads
         self.data, self.voxel_size = tomogram.data, tomogram.voxel_size
         self.centre, self.spread, self.padding = normalise(tomogram, polarity)
+        padding = None if np.isnan(self.padding) else self.padding
+        self.shade = shading(tomogram.data, abs(self.spread), padding)
+        if self.shade is not None:
+            self.centre, self.spread, _ = normalise(tomogram, polarity, self.shade)
         self.levels: list[np.ndarray] = []
         level: np.ndarray | None = None
         while min(tomogram.shape) >> len(self.levels) >= 8 and len(self.levels) < 5:
@@ -109,6 +120,8 @@ class Pyramid:
 
         def fill(z: int) -> None:
             pair = (self.data if finest else level)[2 * z : 2 * z + 2]
+            if finest and self.shade is not None:
+                pair = self._read(slice(2 * z, 2 * z + 2), slice(None), slice(None))
             own = (self.centre, self.spread, self.padding) if finest else (0.0, 1.0, np.nan)
             out[z] = _halved(np.ascontiguousarray(pair, np.float32), *own)
 
@@ -117,9 +130,16 @@ class Pyramid:
 
     def box(self, *box: slice) -> np.ndarray:
         """Return normalised float32 voxels of a box of the finest level."""
-        raw = np.nan_to_num(np.asarray(self.data[box], np.float32), nan=self.centre)
-        raw[raw == self.padding] = self.centre
-        return np.clip((raw - self.centre) / self.spread, -LIMIT, LIMIT)
+        return np.clip((self._read(*box) - self.centre) / self.spread, -LIMIT, LIMIT)
+
+    def _read(self, *box: slice) -> np.ndarray:
+        """Return float32 voxels of a box without shading; the centre where nothing is known."""
+        raw = np.array(self.data[box], np.float32)
+        unknown = np.isnan(raw) | (raw == self.padding)
+        if self.shade is not None:
+            raw -= self.shade[box[1:]]
+        raw[unknown] = self.centre
+        return raw
 
     def sample(self, axes: list[np.ndarray], step: float) -> np.ndarray:
         """Interpolate on a grid, ``(len(z), len(y), len(x))``; 0 outside the tomogram.

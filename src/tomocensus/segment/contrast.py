@@ -11,14 +11,17 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.errors import InputError
-from tomocensus.padding import SAMPLE, padding_value, sampled, without_data
+from tomocensus.padding import SAMPLE, padding_value, sampled, thinned, without_data
+from tomocensus.shading import shading
 from tomocensus.volume import Volume, release_pages
 
 CLIP = 5.0
 SAME_SCALE = 0.10
 
 
-def robust_contrast(data: np.ndarray, sample: int = SAMPLE) -> tuple[float, float, float | None]:
+def robust_contrast(
+    data: np.ndarray, sample: int = SAMPLE, shade: np.ndarray | None = None
+) -> tuple[float, float, float | None]:
     """Return median, half the 16-84 % range (the standard deviation of noise), and padding's value.
 
     Gold beads and dark edges hold few voxels and do not move these. Padding with one value is left
@@ -30,14 +33,21 @@ def robust_contrast(data: np.ndarray, sample: int = SAMPLE) -> tuple[float, floa
         Shape ``(nz, ny, nx)``, any numeric type.
     sample : int
         About how many voxels are looked at, on a regular grid.
+    shade : numpy.ndarray, optional
+        Shape ``(ny, nx)``, of :func:`tomocensus.shading.shading`; the data less this are looked at.
     """
     values = sampled(data, sample)
     if values.size == 0:
         raise InputError("the tomogram holds no finite value. Reconstruct it again.")
     padding = padding_value(data, values)
+    less = 0.0
+    if shade is not None:
+        voxels, step = thinned(data, sample)
+        less = np.broadcast_to(shade[::step, ::step], voxels.shape)[np.isfinite(voxels)]
     if padding is not None:
-        values = values[values != padding]
-    values = values.astype(np.float32)
+        known = values != padding
+        values, less = values[known], less[known] if shade is not None else less
+    values = (values - less).astype(np.float32)
     low, median, high = np.percentile(values, [16, 50, 84])
     scale = (high - low) / 2
     if scale <= 0:
@@ -101,7 +111,7 @@ def _blend(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
 class Slices:
     """Normalised slices of a tomogram on the model's grid; protein is dark (negative).
 
-    Padding has the median, so that nothing is seen there.
+    Padding has the median, so that nothing is seen there; shading is taken away.
 
     Parameters
     ----------
@@ -120,7 +130,11 @@ class Slices:
             raise InputError(f"polarity '{polarity}' is unknown; use 'dark' or 'bright'.")
         self.data = tomogram.data
         self.shape = model_shape(tomogram.shape, tomogram.voxel_size, model_voxel_size)
-        self.median, scale, self.padding = robust_contrast(tomogram.data)
+        contrast = robust_contrast(tomogram.data)
+        self.shade = shading(tomogram.data, *contrast[1:])
+        if self.shade is not None:
+            contrast = robust_contrast(tomogram.data, shade=self.shade)
+        self.median, scale, self.padding = contrast
         release_pages(tomogram.data)
         self.scale = scale if polarity == "dark" else -scale
         # Whether any of the slices that were read is.
@@ -168,6 +182,8 @@ class Slices:
         """Return a slice of the tomogram as float32."""
         section = np.asarray(self.data[z])
         image = np.array(section, dtype=np.float32)
+        if self.shade is not None:
+            image -= self.shade
         blank = without_data(section, self.padding)
         if blank is not None:
             self.padded = True
