@@ -43,8 +43,9 @@ def padding_value(data: np.ndarray, values: np.ndarray) -> float | None:
 def thinned(data: np.ndarray, count: int) -> tuple[np.ndarray, int]:
     """Return about so many voxels of a volume, on a regular grid, and its step along y and x."""
     step = max(1, round((data.size / count) ** (1 / 3)))
-    values = np.asarray(data[step // 2 :: step, ::step, ::step])
-    return (values if values.size else np.asarray(data[:, ::step, ::step])), step
+    # A copy: what lies on disk would be read again and again.
+    values = np.array(data[step // 2 :: step, ::step, ::step])
+    return (values if values.size else np.array(data[:, ::step, ::step])), step
 
 
 def sampled(data: np.ndarray, count: int) -> np.ndarray:

@@ -103,6 +103,42 @@ def test_no_more_slices_are_learnt_from_than_are_seen_well(monkeypatch):
     assert card["recipe"]["learnt_slices"] == 20
 
 
+def test_beside_what_is_held_out_nothing_is_learnt(rng):
+    target = rng.integers(0, 2, (2, 144, 144)).astype(np.uint8)
+    shape = target.shape[1:]
+
+    def told(name, z):
+        image = np.zeros((5, *shape), np.float32)
+        return TargetSlice(name, z, image, target.copy(), np.zeros(shape, bool))
+
+    targets = [told("a", z) for z in range(40)] + [told("b", z) for z in (2, 6, 11)]
+    assert hold_out(targets, 0.3, rng)
+    every = targets[:40], targets[40:42], targets[42:]
+    for near in every:
+        blocks = [one.held_out | (one.target[0] == IGNORE) for one in near]
+        for one, block in zip(near, blocks, strict=True):
+            np.testing.assert_array_equal(block, blocks[0])
+            # What is held out is known, and what is forgotten is so for every head.
+            assert (one.target[:, one.held_out] != IGNORE).all()
+            assert ((one.target == IGNORE).all(axis=0) == (one.target[0] == IGNORE)).all()
+    # Far slices have blocks of their own.
+    assert not np.array_equal(targets[40].held_out, targets[42].held_out)
+    assert {one.name for one in targets if (one.target[0] == IGNORE).any()} == {"a"}
+    assert 0.1 < np.mean([one.held_out | (one.target[0] == IGNORE) for one in every[0]]) < 0.6
+
+
+def test_where_nothing_can_be_held_out_nothing_is_forgotten(rng):
+    shape = (96, 96)
+    targets = []
+    for z in range(30):
+        target = np.zeros((1, *shape), np.uint8)
+        target[0, :5, :5] = z == 0
+        image = np.zeros((5, *shape), np.float32)
+        targets.append(TargetSlice("a", z, image, target, np.zeros(shape, bool)))
+    assert not hold_out(targets, 0.3, rng)
+    assert not any(one.held_out.any() or (one.target == IGNORE).any() for one in targets)
+
+
 def held(targets):
     """Return the names of the slices of which blocks are held out."""
     return Counter(one.name for one in targets if one.held_out.any())

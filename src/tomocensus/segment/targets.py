@@ -231,33 +231,55 @@ def hold_out(targets: list[TargetSlice], part: float, generator, block: int = 48
 
     Only where at least 30,000 voxels are annotated and both sorts are found inside and outside of
     what is held out; where objects are few, other blocks are drawn until it is so. Of more than
-    `HELD` slices (and tomograms) some, evenly spread, have such blocks.
+    `HELD` slices (and tomograms) some, evenly spread, have such blocks. Slices whose surroundings
+    overlap show the same objects: they have the same blocks, and what is annotated there in those
+    that are not held out of is forgotten.
 
     Returns
     -------
     bool
         Whether anything is held out.
     """
-    known = {index: targets[index].target[0] != IGNORE for index in _to_hold_out(targets)}
-    total = sum(int(k.sum()) for k in known.values())
+    wanted = set(_to_hold_out(targets))
+    known = [t.target[0] != IGNORE for t in targets]
+    total = sum(int(known[index].sum()) for index in wanted)
     if part <= 0 or total < 30_000:
         return False
     blocks = []
-    for index, mask in known.items():
-        for y in range(0, mask.shape[0], block):
-            for x in range(0, mask.shape[1], block):
-                count = int(mask[y : y + block, x : x + block].sum())
+    for chain in _chains(targets):
+        ny, nx = targets[chain[0]].held_out.shape
+        for y in range(0, ny, block):
+            for x in range(0, nx, block):
+                here = np.s_[y : y + block, x : x + block]
+                count = sum(int(known[index][here].sum()) for index in chain if index in wanted)
                 if count:
-                    blocks.append((index, y, x, count))
+                    blocks.append((chain, here, count))
     for _ in range(_TRIES):
-        _draw_blocks(targets, blocks, part * total, block, generator)
+        _draw_blocks(targets, blocks, part * total, generator)
         inside = np.concatenate([t.target[0][t.held_out] for t in targets])
         outside = np.concatenate([t.target[0][~t.held_out] for t in targets])
         if all((side == value).sum() >= 100 for side in (inside, outside) for value in (0, 1)):
-            return True
-    for t in targets:
-        t.held_out[:] = False
-    return False
+            break
+    else:
+        wanted = set()
+    for index, t in enumerate(targets):
+        if index not in wanted:
+            # In slices beside those that tell, the same objects would be learnt.
+            t.target[:, t.held_out & bool(wanted)] = IGNORE
+            t.held_out[:] = False
+    return bool(wanted)
+
+
+def _chains(targets: list[TargetSlice]) -> list[list[int]]:
+    """Return the slices in groups: those that lie within each other's surroundings together."""
+    chains: list[list[int]] = []
+    for index, t in enumerate(targets):
+        last = targets[chains[-1][-1]] if chains else None
+        if last is not None and last.name == t.name and 0 < t.z - last.z < len(t.image):
+            chains[-1].append(index)
+        else:
+            chains.append([index])
+    return chains
 
 
 def _to_hold_out(targets: list[TargetSlice]) -> list[int]:
@@ -273,7 +295,7 @@ def _to_hold_out(targets: list[TargetSlice]) -> list[int]:
     )
 
 
-def _draw_blocks(targets, blocks, wanted, block, generator) -> None:
+def _draw_blocks(targets, blocks, wanted, generator) -> None:
     """Set random blocks aside until `wanted` annotated voxels are, and nothing else."""
     for t in targets:
         t.held_out[:] = False
@@ -281,8 +303,9 @@ def _draw_blocks(targets, blocks, wanted, block, generator) -> None:
     for number in generator.permutation(len(blocks)):
         if taken >= wanted:
             break
-        index, y, x, count = blocks[number]
-        targets[index].held_out[y : y + block, x : x + block] = True
+        chain, here, count = blocks[number]
+        for index in chain:
+            targets[index].held_out[here] = True
         taken += count
 
 
