@@ -66,6 +66,17 @@ def test_annotated_slices_are_not_empty_whatever_the_base_sees():
     assert [one.z for one in found_in(pair)[1]] == [26]
 
 
+def test_annotated_slices_that_are_not_learnt_from_are_not_empty_either():
+    pair, labels = lamella(annotated=range(2, 38))
+    some = make_targets(pair, 10.0, 3, ["probability", "boundary"], most=1)
+    assert [one.z for one in some] == [20]
+    # Objects that the base does not see lie where it is looked for empty slices.
+    assert [one.z for one in empty_slices(pair, some, 10.0, dark_is_object)] == [0, 39]
+    pair.annotation[:] = -1
+    pair.annotation[[12, 25]] = labels[[12, 25]]
+    assert len(empty_slices(pair, some, 10.0, dark_is_object)) == TAKEN
+
+
 def test_slices_as_full_as_the_annotated_ones_are_left_alone():
     assert found_in(lamella(filled=range(40))[0])[1] == []
     # Half as full is not far emptier than that where the base sees no more in either.

@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from tomocensus.segment.contrast import Slices
 from tomocensus.segment.settings import AnnotatedVolume
-from tomocensus.segment.targets import IGNORE, TargetSlice, evenly
+from tomocensus.segment.targets import IGNORE, TargetSlice, annotated_slices, evenly
 
 # Slices of a tomogram that are looked at, and taken at most.
 LOOKED_AT, TAKEN = 16, 3
@@ -33,7 +33,7 @@ def empty_slices(
     pair : AnnotatedVolume
         Tomogram.
     annotated : list of TargetSlice
-        Its annotated slices.
+        Those of its annotated slices that are learnt from.
     voxel_size : float
         Å of the model.
     logits : callable
@@ -51,7 +51,8 @@ def empty_slices(
     usual = np.mean([expit(logits(t.image))[0].mean() for t in some])
     source = Slices(pair.tomogram, voxel_size, pair.polarity, cache=64)
     thickness = annotated[0].image.shape[0]
-    told = np.array([t.z for t in annotated])
+    # Also those of which nothing is learnt.
+    told, _ = annotated_slices(pair, voxel_size)
     found = []
     for z in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).round().astype(int)):
         # What lies in a slab around an annotated slice the user has told better.

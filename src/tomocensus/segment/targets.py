@@ -191,22 +191,22 @@ def _slabs(source: Slices, chosen: list[int], slices: int) -> Iterator[np.ndarra
         first = last + 1
 
 
-def annotated_slices(pair: AnnotatedVolume, voxel_size: float) -> tuple[int, float]:
-    """Return how many slices are annotated, and the mean of annotated voxels in each.
+def annotated_slices(pair: AnnotatedVolume, voxel_size: float) -> tuple[np.ndarray, float]:
+    """Return which slices are annotated, rising, and the mean of annotated voxels in each.
 
     Parameters
     ----------
     pair : AnnotatedVolume
         Tomogram and annotation.
     voxel_size : float
-        Å of the model, on whose grid is counted.
+        Å of the model, on whose grid slices and voxels are.
     """
     shape = model_shape(pair.tomogram.shape, pair.tomogram.voxel_size, voxel_size)
     factors = [new / old for new, old in zip(shape, pair.tomogram.shape, strict=True)]
     known = np.array([np.count_nonzero(section >= 0) for section in pair.annotation])
     there = np.flatnonzero(known)
-    count = len(np.unique(((there + 0.5) * factors[0]).astype(int)))
-    return count, float(known[there].mean() * factors[1] * factors[2]) if count else 0.0
+    mean = float(known[there].mean() * factors[1] * factors[2]) if len(there) else 0.0
+    return np.unique(((there + 0.5) * factors[0]).astype(int)), mean
 
 
 def shares(wanted: list[float], room: float) -> list[float]:

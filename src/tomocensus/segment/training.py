@@ -139,7 +139,10 @@ def train(
 def _targets(pairs, card, settings, inside: bool) -> list[TargetSlice]:
     """Return what is learnt from, of all tomograms; the card tells of how many slices."""
     slices, heads, voxel_size = card["architecture"]["slices"], card["heads"], card["voxel_size"]
-    sizes = [annotated_slices(pair, voxel_size) for pair in pairs]
+    sizes = [
+        (len(there), voxels)
+        for there, voxels in (annotated_slices(pair, voxel_size) for pair in pairs)
+    ]
     seen = settings.steps * settings.batch * settings.patch**2
     room = shares([count * voxels for count, voxels in sizes], max(ENOUGH, seen // LOOKS))
     targets = []
