@@ -31,7 +31,8 @@ def shading(
     scale : float
         Deviation of its noise.
     padding : float, optional
-        The value that it is padded with (:func:`tomocensus.padding.padding_value`).
+        The value that it is padded with (:func:`tomocensus.padding.padding_value`); None or NaN:
+        with nothing.
     sample : int
         About how many voxels are looked at, on a regular grid.
 
@@ -43,7 +44,7 @@ def shading(
     places, medians = _block_medians(data, padding, sample)
     if len(medians) < BLOCKS**2 // 4:
         return None
-    design = _polynomial(places)
+    design = np.stack(np.broadcast_arrays(*_terms(*places.T)), axis=1)
     weight = np.ones(len(medians))
     for _ in range(20):
         root = np.sqrt(weight)
@@ -57,10 +58,9 @@ def shading(
         return None
     ny, nx = data.shape[1:]
     y, x = (2 * (np.arange(n) + 0.5) / n - 1 for n in (ny, nx))
-    shade = np.empty((ny, nx), np.float32)
-    for row in range(ny):
-        shade[row] = _polynomial(np.stack([np.full(nx, y[row]), x], axis=1)) @ found
-    return shade - shade.mean(dtype=np.float64).astype(np.float32)
+    terms = _terms(y[:, None], x)
+    shade = sum(part * term for part, term in zip(found, terms, strict=True))
+    return (shade - shade.mean()).astype(np.float32)
 
 
 def _block_medians(data, padding, sample) -> tuple[np.ndarray, np.ndarray]:
@@ -76,14 +76,12 @@ def _block_medians(data, padding, sample) -> tuple[np.ndarray, np.ndarray]:
             block = np.s_[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             values = voxels[block][known[block]]
             if len(values) >= _TELLING:
-                middle = [step * part.mean() for part in (rows, columns)]
-                places.append(middle)
+                places.append([step * part.mean() for part in (rows, columns)])
                 medians.append(float(np.median(values)))
     span = np.array(data.shape[1:], float)
     return 2 * (np.array(places).reshape(-1, 2) + 0.5) / span - 1, np.array(medians)
 
 
-def _polynomial(places: np.ndarray) -> np.ndarray:
-    """Return the terms of second degree in y and x, ``(n, 6)``."""
-    y, x = places.T
-    return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=1)
+def _terms(y: np.ndarray, x: np.ndarray) -> tuple:
+    """Return the terms of a polynomial of second degree; they broadcast against each other."""
+    return 1.0, x, y, x * y, x * x, y * y

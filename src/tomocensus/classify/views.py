@@ -102,8 +102,7 @@ class Pyramid:
         self.threads = threads
         self.data, self.voxel_size = tomogram.data, tomogram.voxel_size
         self.centre, self.spread, self.padding = normalise(tomogram, polarity)
-        padding = None if np.isnan(self.padding) else self.padding
-        self.shade = shading(tomogram.data, abs(self.spread), padding)
+        self.shade = shading(tomogram.data, abs(self.spread), self.padding)
         if self.shade is not None:
             self.centre, self.spread, _ = normalise(tomogram, polarity, self.shade)
         self.levels: list[np.ndarray] = []

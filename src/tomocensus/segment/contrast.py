@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from tomocensus.errors import InputError
-from tomocensus.padding import SAMPLE, padding_value, sampled, thinned, without_data
+from tomocensus.padding import SAMPLE, padding_value, thinned, without_data
 from tomocensus.shading import shading
 from tomocensus.volume import Volume, release_pages
 
@@ -36,18 +36,16 @@ def robust_contrast(
     shade : numpy.ndarray, optional
         Shape ``(ny, nx)``, of :func:`tomocensus.shading.shading`; the data less this are looked at.
     """
-    values = sampled(data, sample)
-    if values.size == 0:
+    voxels, step = thinned(data, sample)
+    known = np.isfinite(voxels)
+    if not known.any():
         raise InputError("the tomogram holds no finite value. Reconstruct it again.")
-    padding = padding_value(data, values)
-    less = 0.0
-    if shade is not None:
-        voxels, step = thinned(data, sample)
-        less = np.broadcast_to(shade[::step, ::step], voxels.shape)[np.isfinite(voxels)]
+    padding = padding_value(data, voxels[known])
     if padding is not None:
-        known = values != padding
-        values, less = values[known], less[known] if shade is not None else less
-    values = (values - less).astype(np.float32)
+        known &= voxels != padding
+    values = voxels[known].astype(np.float32)
+    if shade is not None:
+        values -= np.broadcast_to(shade[::step, ::step], voxels.shape)[known]
     low, median, high = np.percentile(values, [16, 50, 84])
     scale = (high - low) / 2
     if scale <= 0:

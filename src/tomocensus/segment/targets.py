@@ -259,15 +259,18 @@ def hold_out(targets: list[TargetSlice], part: float, generator, block: int = 48
         inside = np.concatenate([t.target[0][t.held_out] for t in targets])
         outside = np.concatenate([t.target[0][~t.held_out] for t in targets])
         if all((side == value).sum() >= 100 for side in (inside, outside) for value in (0, 1)):
-            break
-    else:
-        wanted = set()
-    for index, t in enumerate(targets):
-        if index not in wanted:
-            # In slices beside those that tell, the same objects would be learnt.
-            t.target[:, t.held_out & bool(wanted)] = IGNORE
-            t.held_out[:] = False
-    return bool(wanted)
+            _forget([t for index, t in enumerate(targets) if index not in wanted])
+            return True
+    for t in targets:
+        t.held_out[:] = False
+    return False
+
+
+def _forget(targets: list[TargetSlice]) -> None:
+    """Hold nothing out, and have nothing annotated there: it shows what others hold out."""
+    for t in targets:
+        t.target[:, t.held_out] = IGNORE
+        t.held_out[:] = False
 
 
 def _chains(targets: list[TargetSlice]) -> list[list[int]]:

@@ -139,18 +139,15 @@ def train(
 def _targets(pairs, card, settings, inside: bool) -> list[TargetSlice]:
     """Return what is learnt from, of all tomograms; the card tells of how many slices."""
     slices, heads, voxel_size = card["architecture"]["slices"], card["heads"], card["voxel_size"]
-    sizes = [
-        (len(there), voxels)
-        for there, voxels in (annotated_slices(pair, voxel_size) for pair in pairs)
-    ]
+    told = [annotated_slices(pair, voxel_size) for pair in pairs]
     seen = settings.steps * settings.batch * settings.patch**2
-    room = shares([count * voxels for count, voxels in sizes], max(ENOUGH, seen // LOOKS))
+    room = shares([len(there) * voxels for there, voxels in told], max(ENOUGH, seen // LOOKS))
     targets = []
-    for pair, (count, voxels), share in zip(pairs, sizes, room, strict=True):
+    for pair, (there, voxels), share in zip(pairs, told, room, strict=True):
         # Neighbouring slices say nearly the same; all of them would take hours and gigabytes.
-        most = max(1, round(share / voxels)) if count else None
+        most = max(1, round(share / voxels)) if len(there) else None
         targets += make_targets(pair, voxel_size, slices, heads, inside=inside, most=most)
-    card["recipe"]["annotated_slices"] = sum(count for count, _ in sizes)
+    card["recipe"]["annotated_slices"] = sum(len(there) for there, _ in told)
     card["recipe"]["learnt_slices"] = len(targets)
     _require_both(targets, pairs)
     return targets
